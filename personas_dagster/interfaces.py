@@ -1,0 +1,81 @@
+"""What the core asks of its stores: small protocols that the adapters fulfil.
+
+What belongs here: the shape of the lake, the engine and the state, as far as the core uses
+them. What does not: how any of them works (`lake/`, `engines/`, `state/`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import pyarrow as pa
+from sqlglot import exp
+
+Data = pa.Table | pa.RecordBatchReader
+
+
+class Lake(Protocol):
+    """Named tables (`lake.tables.TABLES`) with snapshots. Writers hold the space's lease."""
+
+    def append(self, name: str, data: Data, *, once: tuple[str, int] | None = None) -> int:
+        """Add rows in one commit; returns how many.
+
+        `once=(writer, number)` makes it idempotent: a second append by the same writer with the
+        same or a smaller number does nothing and returns 0.
+        """
+
+    def replace(
+        self,
+        name: str,
+        data: Data,
+        *,
+        where: str | None = None,
+        once: tuple[str, int] | None = None,
+    ) -> int:
+        """Put `data` in place of the rows that match the Delta predicate `where` (all, if None)."""
+
+    def files(self, name: str) -> list[str]:
+        """The data files of the table as it stands (empty when it was never written)."""
+
+    def versions(self) -> dict[str, int]:
+        """Each written table's version: together, a snapshot."""
+
+    def at(self, versions: Mapping[str, int]) -> Lake:
+        """The same lake as it was: only the tables named, at these versions. For readers."""
+
+
+class Session(Protocol):
+    """A connection of an engine: SQL over views, nothing kept when it closes."""
+
+    def view(self, name: str, table: str | None = None) -> None:
+        """Make the lake's `table` (default: the same name) readable as `name`."""
+
+    def register(self, name: str, data: Data) -> None:
+        """Make Arrow data readable as `name`."""
+
+    def run(self, query: exp.Expr | str, parameters: Sequence[Any] | None = None) -> None:
+        """Execute one statement: an expression tree, or fixed text with bound parameters."""
+
+    def fetch(self, query: exp.Expr | str, parameters: Sequence[Any] | None = None) -> pa.Table:
+        """The whole result as one Arrow table."""
+
+    def stream(
+        self, query: exp.Expr | str, parameters: Sequence[Any] | None = None
+    ) -> pa.RecordBatchReader:
+        """The result in batches, for results larger than memory."""
+
+
+class Engine(Protocol):
+    """Runs SQL over a lake's files and keeps no state."""
+
+    dialect: str
+
+    def session(self, lake: Lake) -> AbstractContextManager[Session]:
+        """A session on the lake as it stands."""
+
+
+def rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """The rows of a small result (reports, samples), as dicts."""
+    yield from table.to_pylist()

@@ -1,0 +1,161 @@
+"""Delta tables through `deltalake`: appends that happen once, replacements, snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from personas_dagster.errors import LakeUnavailable
+from personas_dagster.interfaces import Data
+from personas_dagster.lake.tables import TABLES
+
+_WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=122_880)
+
+
+class DeltaLake:
+    """A lake at `root`: a folder, or a URL that `deltalake` knows (`s3://`, `gs://`, `az://`).
+
+    `versions` pins the lake to a snapshot; such a lake is for reading only.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        storage_options: Mapping[str, str] | None = None,
+        versions: Mapping[str, int] | None = None,
+    ) -> None:
+        self.root = str(root)
+        self._storage = dict(storage_options) if storage_options else None
+        self._pinned = dict(versions) if versions is not None else None
+
+    def _uri(self, name: str) -> str:
+        TABLES[name]
+        return f"{self.root.rstrip('/')}/{name}"
+
+    def _open(self, name: str) -> DeltaTable | None:
+        if self._pinned is not None and name not in self._pinned:
+            return None
+        version = None if self._pinned is None else self._pinned[name]
+        try:
+            return DeltaTable(self._uri(name), version=version, storage_options=self._storage)
+        except TableNotFoundError:
+            if version is not None:
+                raise LakeUnavailable(
+                    f"table {name} has no version {version} at {self.root}; run a refresh"
+                ) from None
+            return None
+        except (DeltaError, OSError) as error:
+            raise _unavailable(name, self.root, error) from error
+
+    def append(self, name: str, data: Data, *, once: tuple[str, int] | None = None) -> int:
+        return self._write(name, data, mode="append", where=None, once=once)
+
+    def replace(
+        self,
+        name: str,
+        data: Data,
+        *,
+        where: str | None = None,
+        once: tuple[str, int] | None = None,
+    ) -> int:
+        return self._write(name, data, mode="overwrite", where=where, once=once)
+
+    def _write(
+        self,
+        name: str,
+        data: Data,
+        *,
+        mode: Literal["append", "overwrite"],
+        where: str | None,
+        once: tuple[str, int] | None,
+    ) -> int:
+        if self._pinned is not None:
+            raise LakeUnavailable(f"a snapshot of {name} is read-only; open the lake itself")
+        spec, table = TABLES[name], self._open(name)
+        if once and table is not None:
+            done = table.transaction_version(once[0])
+            if done is not None and done >= once[1]:
+                return 0
+        counter = _Counter(data, spec.schema)
+        properties = CommitProperties(
+            app_transactions=[Transaction(once[0], once[1])] if once else None
+        )
+        target = table if table is not None else self._uri(name)
+        options: dict[str, Any] = {
+            "partition_by": list(spec.partition_by) or None,
+            "storage_options": self._storage,
+            "writer_properties": _WRITER,
+            "commit_properties": properties,
+        }
+        if mode == "overwrite" and table is not None and where is not None:
+            options["predicate"] = where
+        try:
+            write_deltalake(target, counter.reader(), mode=mode, **options)
+        except (DeltaError, OSError) as error:
+            raise _unavailable(name, self.root, error) from error
+        return counter.rows
+
+    def files(self, name: str) -> list[str]:
+        table = self._open(name)
+        return [] if table is None else [_local(uri) for uri in table.file_uris()]
+
+    def version(self, name: str) -> int | None:
+        """The version of one table, None when it was never written."""
+        table = self._open(name)
+        return None if table is None else table.version()
+
+    def versions(self) -> dict[str, int]:
+        if self._pinned is not None:
+            return dict(self._pinned)
+        found = ((name, self.version(name)) for name in TABLES)
+        return {name: version for name, version in found if version is not None}
+
+    def bytes(self, name: str) -> int:
+        """How large the table's data files are."""
+        table = self._open(name)
+        if table is None:
+            return 0
+        actions = pa.table(table.get_add_actions(flatten=True))
+        return sum(int(size or 0) for size in actions.column("size_bytes").to_pylist())
+
+    def at(self, versions: Mapping[str, int]) -> DeltaLake:
+        return DeltaLake(self.root, storage_options=self._storage, versions=versions)
+
+
+class _Counter:
+    """Casts batches to a table's schema and counts the rows that pass."""
+
+    def __init__(self, data: Data, schema: pa.Schema) -> None:
+        self._data, self._schema, self.rows = data, schema, 0
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        source = self._data.to_batches() if isinstance(self._data, pa.Table) else self._data
+        for batch in source:
+            self.rows += batch.num_rows
+            columns = [
+                batch.column(field.name).cast(field.type)
+                if field.name in batch.schema.names
+                else pa.nulls(batch.num_rows, field.type)
+                for field in self._schema
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def reader(self) -> pa.RecordBatchReader:
+        return pa.RecordBatchReader.from_batches(self._schema, self._batches())
+
+
+def _local(uri: str) -> str:
+    return uri.removeprefix("file://")
+
+
+def _unavailable(name: str, root: str, error: Exception) -> LakeUnavailable:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return LakeUnavailable(
+        f"table {name} at {root} cannot be used: {reason}; check the lake's location and rights"
+    )

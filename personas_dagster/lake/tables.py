@@ -1,0 +1,236 @@
+"""The tables of a lake: their columns, how they are partitioned, what their digest leaves out.
+
+What belongs here: schemas, as data. Instants are UTC with microseconds; JSON is text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+INSTANT = pa.timestamp("us", tz="UTC")
+JSON = pa.string()
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: `bookkeeping` columns say who wrote a row and when, and stay out of digests."""
+
+    name: str
+    schema: pa.Schema
+    partition_by: tuple[str, ...] = ()
+    bookkeeping: tuple[str, ...] = ()
+    description: str = ""
+
+
+def _table(
+    name: str,
+    description: str,
+    columns: dict[str, pa.DataType],
+    *,
+    partition_by: tuple[str, ...] = (),
+    bookkeeping: tuple[str, ...] = (),
+) -> Table:
+    schema = pa.schema([pa.field(key, kind) for key, kind in columns.items()])
+    return Table(name, schema, partition_by, bookkeeping, description)
+
+
+_MESSAGE: dict[str, pa.DataType] = {
+    "message_id": pa.string(),
+    "type": pa.string(),
+    "event": pa.string(),
+    "user_id": pa.string(),
+    "anonymous_id": pa.string(),
+    "group_id": pa.string(),
+    "previous_id": pa.string(),
+    "timestamp": INSTANT,
+    "received_at": INSTANT,
+    "sent_at": INSTANT,
+    "original_timestamp": INSTANT,
+    "properties": JSON,
+    "traits": JSON,
+    "context": JSON,
+    "integrations": JSON,
+    "source_id": pa.string(),
+}
+_LOADED: dict[str, pa.DataType] = {
+    "load_id": pa.int64(),
+    "file_id": pa.int64(),
+    "line": pa.int64(),
+}
+_LOADED_KEYS = ("load_id", "file_id", "line")
+
+_IDENTITY: dict[str, dict[str, pa.DataType]] = {
+    "profiles": {
+        "profile_id": pa.string(),
+        "collection": pa.string(),
+        "created_at": INSTANT,
+        "first_message_id": pa.string(),
+        "load_id": pa.int64(),
+    },
+    "identifiers": {
+        "collection": pa.string(),
+        "type": pa.string(),
+        "value": pa.string(),
+        "profile_id": pa.string(),
+        "first_seen_at": INSTANT,
+        "first_message_id": pa.string(),
+        "source_id": pa.string(),
+        "load_id": pa.int64(),
+    },
+    "merges": {
+        "collection": pa.string(),
+        "parent_id": pa.string(),
+        "child_id": pa.string(),
+        "merged_at": INSTANT,
+        "message_id": pa.string(),
+        "identifiers": JSON,
+        "load_id": pa.int64(),
+    },
+    "account_links": {
+        "user_profile_id": pa.string(),
+        "account_profile_id": pa.string(),
+        "first_at": INSTANT,
+        "first_message_id": pa.string(),
+        "last_at": INSTANT,
+        "last_message_id": pa.string(),
+        "load_id": pa.int64(),
+    },
+    "dropped_identifiers": {
+        "message_id": pa.string(),
+        "received_at": INSTANT,
+        "collection": pa.string(),
+        "type": pa.string(),
+        "value": pa.string(),
+        "limit_broken": pa.string(),
+        "profiles_apart": JSON,
+        "load_id": pa.int64(),
+    },
+    "message_profiles": {
+        "message_id": pa.string(),
+        "profile_id": pa.string(),
+        "account_id": pa.string(),
+        "load_id": pa.int64(),
+    },
+}
+IDENTITY_TABLES = tuple(_IDENTITY)
+
+_TRAIT: dict[str, pa.DataType] = {
+    "collection": pa.string(),
+    "profile_id": pa.string(),
+    "key": pa.string(),
+    "value": JSON,
+    "updated_at": INSTANT,
+    "source_id": pa.string(),
+    "refresh_id": pa.int64(),
+}
+
+_ALL = [
+    _table(
+        "raw_events",
+        "Messages as they came in, once each, by the UTC date they were received.",
+        {**_MESSAGE, **_LOADED, "received_date": pa.date32()},
+        partition_by=("received_date",),
+        bookkeeping=_LOADED_KEYS,
+    ),
+    _table(
+        "rejected_events",
+        "Lines and messages that break a rule, with the raw text and a reason code.",
+        {
+            "reason": pa.string(),
+            "detail": pa.string(),
+            "raw": pa.string(),
+            "file": pa.string(),
+            "source_id": pa.string(),
+            **_LOADED,
+            "received_date": pa.date32(),
+        },
+        partition_by=("received_date",),
+        bookkeeping=(*_LOADED_KEYS, "file", "received_date"),
+    ),
+    _table(
+        "events",
+        "Messages resolved to profiles, sorted by event, profile and time within each month.",
+        {
+            "event": pa.string(),
+            "profile_id": pa.string(),
+            "timestamp": INSTANT,
+            "received_at": INSTANT,
+            "message_id": pa.string(),
+            "type": pa.string(),
+            "account_id": pa.string(),
+            "source_id": pa.string(),
+            "properties": JSON,
+            "traits": JSON,
+            "context": JSON,
+            "load_id": pa.int64(),
+            "month": pa.string(),
+        },
+        partition_by=("month",),
+        bookkeeping=("load_id",),
+    ),
+    *(
+        _table(name, "Identity graph.", columns, bookkeeping=("load_id",))
+        for name, columns in _IDENTITY.items()
+        if name != "message_profiles"
+    ),
+    *(
+        _table(f"candidate_{name}", "Merge candidates of one load.", columns)
+        for name, columns in _IDENTITY.items()
+    ),
+    *(
+        _table(name, description, _TRAIT, bookkeeping=("refresh_id",))
+        for name, description in {
+            "custom_traits": "Changes of custom traits; a key's and profile's last row holds.",
+            "computed_traits": "Changes of computed traits; a key's and profile's last row holds.",
+            "sql_traits": "Changes of SQL traits; a key's and profile's last row holds.",
+        }.items()
+    ),
+    _table(
+        "audience_memberships",
+        "Who is in which audience, and since when.",
+        {
+            "audience": pa.string(),
+            "collection": pa.string(),
+            "profile_id": pa.string(),
+            "entered_at": INSTANT,
+        },
+    ),
+    _table(
+        "audience_changes",
+        "Who entered and who exited, at which refresh.",
+        {
+            "audience": pa.string(),
+            "collection": pa.string(),
+            "profile_id": pa.string(),
+            "change": pa.string(),
+            "at": INSTANT,
+            "as_of": INSTANT,
+            "run_id": pa.string(),
+            "refresh_id": pa.int64(),
+        },
+        bookkeeping=("run_id", "refresh_id"),
+    ),
+    _table(
+        "ledger",
+        "What each destination confirmed: the last row of a connection and recipient holds.",
+        {
+            "destination": pa.string(),
+            "connection": pa.string(),
+            "key": pa.string(),
+            "profile_id": pa.string(),
+            "recipient": JSON,
+            "value": JSON,
+            "reason": pa.string(),
+            "outcome": pa.string(),
+            "detail": pa.string(),
+            "message_id": pa.string(),
+            "refresh_id": pa.int64(),
+            "sync_id": pa.int64(),
+            "confirmed_at": INSTANT,
+        },
+        bookkeeping=("sync_id", "confirmed_at"),
+    ),
+]
+TABLES: dict[str, Table] = {table.name: table for table in _ALL}

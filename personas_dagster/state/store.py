@@ -1,0 +1,129 @@
+"""The state database of a space: opening it, migrating it, and errors that say what to do."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from personas_dagster.errors import StateUnavailable
+from personas_dagster.state import schema
+from personas_dagster.state.leases import Lease
+
+HEAD = "0001"
+_BUSY_SECONDS = 5.0
+
+
+class State:
+    """Registry, leases, loads, refreshes, syncs and the audit trail of one space.
+
+    `url` is any SQLAlchemy URL; SQLite (in WAL mode) and PostgreSQL are tested.
+    """
+
+    def __init__(self, url: str | sa.URL) -> None:
+        self.url = sa.make_url(url)
+        if self.url.drivername == "postgresql":
+            self.url = self.url.set(drivername="postgresql+psycopg")
+        if self.url.get_backend_name() == "sqlite" and self.url.database:
+            Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
+        self._engine = sa.create_engine(self.url, pool_pre_ping=True)
+        if self.url.get_backend_name() == "sqlite":
+            sa.event.listen(self._engine, "connect", _sqlite_settings)
+        self._migrate()
+
+    def _migrate(self) -> None:
+        with self.read() as connection:
+            if sa.inspect(connection).has_table("alembic_version"):
+                found = connection.execute(sa.text("select version_num from alembic_version"))
+                if found.scalar() == HEAD:
+                    return
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        with self.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """A transaction that writes: committed at the end, rolled back on any error."""
+        with self._translated(), self._engine.begin() as connection:
+            if self._engine.dialect.name == "sqlite":
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A connection for reading."""
+        with self._translated(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (OperationalError, InterfaceError) as error:
+            where = self.url.render_as_string(hide_password=True)
+            reason = str(error.orig).strip().splitlines()[0] if error.orig else "no answer"
+            raise StateUnavailable(
+                f"state database {where}: {reason}; end the process that holds it, or check that "
+                "the server is up, and run the command again"
+            ) from error
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            raise StateUnavailable("the state database closed the connection; try again") from error
+
+    def rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
+        """All rows of a query, as dicts."""
+        with self.read() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def lease(self, name: str, *, owner: str, holder: str) -> Lease:
+        """A lease on `name`; use it as a context manager, or `acquire` and `release` it."""
+        return Lease(self, name, owner=owner, holder=holder)
+
+    def audit(
+        self,
+        what: str,
+        subject: str,
+        *,
+        at: dt.datetime,
+        outcome: str,
+        attempt: int = 1,
+        reason: str | None = None,
+        counts: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add a line to the audit trail."""
+        with self.begin() as connection:
+            connection.execute(
+                sa.insert(schema.audit).values(
+                    at=at,
+                    what=what,
+                    subject=subject,
+                    attempt=attempt,
+                    outcome=outcome,
+                    reason=reason,
+                    counts=dict(counts or {}),
+                )
+            )
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def _sqlite_settings(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # `begin` opens transactions itself
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute(f"PRAGMA busy_timeout={int(_BUSY_SECONDS * 1000)}")
+    cursor.close()
