@@ -6,14 +6,14 @@ them. What does not: how any of them works (`lake/`, `engines/`, `state/`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import pyarrow as pa
 from sqlglot import exp
 
-Data = pa.Table | pa.RecordBatchReader
+Data: TypeAlias = pa.Table | pa.RecordBatchReader
 
 
 class Lake(Protocol):
@@ -75,7 +75,3 @@ class Engine(Protocol):
     def session(self, lake: Lake) -> AbstractContextManager[Session]:
         """A session on the lake as it stands."""
 
-
-def rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """The rows of a small result (reports, samples), as dicts."""
-    yield from table.to_pylist()

@@ -1,0 +1,270 @@
+"""A load's way into the graph: proposed, passed or refused, applied, settled.
+
+The state database says where each load stands; the lake's appends carry the load's id, so that
+a load that was killed at any point is finished by the next run and nothing enters twice.
+
+    proposed ──► passed ──► applying ──► applied ──► settled
+        └──────► refused          (graph written)  (events written)
+
+A load that is proposed or refused is given up (`superseded`) when the next one is proposed: its
+messages are taken up again, with what came since.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from personas_dagster.errors import CheckFailed
+from personas_dagster.events.resolved import append_resolved
+from personas_dagster.identity.digests import digest
+from personas_dagster.identity.guard import CHECKS, Finding, Verdict, find, judge
+from personas_dagster.identity.propose import Proposal, propose
+from personas_dagster.identity.rules import IdentityRules
+from personas_dagster.identity.views import prepare
+from personas_dagster.interfaces import Engine, Lake
+from personas_dagster.state import State
+from personas_dagster.state.schema import identity_loads, loads
+
+GRAPH_TABLES = ("profiles", "identifiers", "merges", "account_links", "dropped_identifiers")
+_DONE = ("applied", "settled")
+_TRAILING = 20
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What entered the graph: rows per table, and the digest of each table afterwards."""
+
+    load_id: int
+    rows: Mapping[str, int]
+    digests: Mapping[str, str]
+
+
+def propose_load(
+    lake: Lake,
+    engine: Engine,
+    state: State,
+    rules: IdentityRules,
+    *,
+    space_id: str,
+    now: dt.datetime,
+) -> Proposal | None:
+    """Make merge candidates of every message that is not in the graph. None if there is none."""
+    finish(lake, engine, state, now=now)
+    after, through = _span(state)
+    if through == after:
+        return None
+    with state.begin() as connection:
+        connection.execute(
+            sa.update(identity_loads)
+            .where(identity_loads.c.status.in_(("proposed", "passed", "refused")))
+            .values(status="superseded")
+        )
+        row = sa.insert(identity_loads).values(
+            status="proposing",
+            after_load=after,
+            through_load=through,
+            proposed_at=now,
+            counts={},
+        )
+        load_id = int(connection.execute(row.returning(identity_loads.c.load_id)).scalar_one())
+    with engine.session(lake) as session:
+        proposal = propose(
+            session,
+            lake,
+            rules,
+            space_id=space_id,
+            load_id=load_id,
+            after_load=after,
+            through_load=through,
+        )
+    _update(state, load_id, status="proposed", counts=asdict(proposal))
+    return proposal
+
+
+def check_load(lake: Lake, engine: Engine, state: State, rules: IdentityRules) -> Verdict | None:
+    """Judge the load that waits, and record the verdict. None when no load waits."""
+    row = _waiting(state)
+    if row is None:
+        return None
+    counts = row["counts"]
+    with engine.session(lake) as session:
+        findings = find(
+            session,
+            rules,
+            messages=counts["messages"],
+            merged=counts["counts"]["merges"],
+            profiles=_touched(counts),
+            earlier_shares=_earlier_shares(state),
+        )
+    verdict = judge(row["load_id"], findings)
+    _update(
+        state,
+        row["load_id"],
+        status="passed" if verdict.passed else "refused",
+        reason=None if verdict.passed else verdict.reason,
+    )
+    return verdict
+
+
+def apply_load(lake: Lake, engine: Engine, state: State, *, now: dt.datetime) -> Applied | None:
+    """Write the waiting load to the graph if its checks passed. None when no load waits.
+
+    Raises CheckFailed when its checks failed, or when they have not been run for this load.
+    """
+    row = _waiting(state) or _unfinished(state)
+    if row is None:
+        return None
+    if row["status"] == "refused":
+        raise CheckFailed(
+            f"load {row['load_id']} stays out of the graph: {row['reason']}; mend the identity "
+            "rules or the source, then refresh: its messages are taken up again"
+        )
+    if row["status"] == "proposed":
+        raise CheckFailed(
+            f"load {row['load_id']} has not been checked; run the checks of merge_candidates too"
+        )
+    return _apply(lake, engine, state, row, now=now)
+
+
+def settle_load(lake: Lake, engine: Engine, state: State) -> int:
+    """Write the applied load's messages to `events`; returns how many. 0 when none waits."""
+    row = _one(state, identity_loads.c.status == "applied")
+    if row is None:
+        return 0
+    with engine.session(lake) as session:
+        written = append_resolved(
+            session,
+            lake,
+            load_id=row["load_id"],
+            after_load=row["after_load"],
+            through_load=row["through_load"],
+        )
+    _update(state, row["load_id"], status="settled")
+    return written
+
+
+def finish(lake: Lake, engine: Engine, state: State, *, now: dt.datetime) -> None:
+    """Complete what a killed run left between its first write to the graph and its last."""
+    row = _one(state, identity_loads.c.status == "applying")
+    if row is not None:
+        _apply(lake, engine, state, row, now=now)
+    settle_load(lake, engine, state)
+
+
+def _apply(
+    lake: Lake, engine: Engine, state: State, row: Mapping[str, Any], *, now: dt.datetime
+) -> Applied:
+    load_id = row["load_id"]
+    _update(state, load_id, status="applying")
+    rows = {}
+    with engine.session(lake) as session:
+        for table in GRAPH_TABLES:
+            session.view(f"candidate_{table}")
+            data = session.stream(f"SELECT * FROM candidate_{table}")
+            rows[table] = lake.append(table, data, once=("identity", load_id))
+    with engine.session(lake) as session:
+        digests = graph_digests(session)
+    _update(state, load_id, status="applied", applied_at=now, digests=digests)
+    return Applied(load_id, rows, digests)
+
+
+def graph_digests(session: Any) -> dict[str, str]:
+    """The digest of each identity table as the lake holds it now."""
+    prepare(session)
+    session.view("dropped_identifiers")
+    columns = {
+        "profiles": ("profile_id", "collection", "created_at", "first_message_id"),
+        "identifiers": (
+            "collection",
+            "type",
+            "value",
+            "profile_id",
+            "first_seen_at",
+            "first_message_id",
+            "source_id",
+        ),
+        "merges": (
+            "collection",
+            "parent_id",
+            "child_id",
+            "merged_at",
+            "message_id",
+            "identifiers",
+        ),
+        # A link's first and last message are spread over loads; the view joins them.
+        "graph_links": ("user_profile_id", "account_profile_id", "first_at", "last_at"),
+        "dropped_identifiers": (
+            "message_id",
+            "received_at",
+            "collection",
+            "type",
+            "value",
+            "limit_broken",
+            "profiles_apart",
+        ),
+    }
+    return {
+        name.replace("graph_links", "account_links"): digest(session, name, names)
+        for name, names in columns.items()
+    }
+
+
+def passed_trivially(load_id: int) -> Verdict:
+    """The verdict on a load without candidates."""
+    return Verdict(load_id, True, tuple(Finding(check, 0) for check in CHECKS))
+
+
+def _touched(counts: Mapping[str, Any]) -> int:
+    return int(counts["counts"]["profiles"]) + int(counts["touched_profiles"])
+
+
+def _earlier_shares(state: State) -> list[float]:
+    query = (
+        sa.select(identity_loads.c.counts)
+        .where(identity_loads.c.status.in_(_DONE))
+        .order_by(identity_loads.c.load_id.desc())
+        .limit(_TRAILING)
+    )
+    counts = [row["counts"] for row in state.rows(query)]
+    return [c["counts"]["merges"] / _touched(c) for c in counts if _touched(c)]
+
+
+def _span(state: State) -> tuple[int, int]:
+    """The raw loads that the graph holds already, and those that are there."""
+    done = sa.select(sa.func.max(identity_loads.c.through_load).label("at")).where(
+        identity_loads.c.status.in_(_DONE)
+    )
+    there = sa.select(sa.func.max(loads.c.load_id).label("at")).where(loads.c.status == "loaded")
+    after = state.rows(done)[0]["at"] or 0
+    return after, max(state.rows(there)[0]["at"] or 0, after)
+
+
+def _waiting(state: State) -> dict[str, Any] | None:
+    return _one(state, identity_loads.c.status.in_(("proposed", "passed", "refused")))
+
+
+def _unfinished(state: State) -> dict[str, Any] | None:
+    return _one(state, identity_loads.c.status == "applying")
+
+
+def _one(state: State, condition: sa.ColumnElement[bool]) -> dict[str, Any] | None:
+    query = (
+        sa.select(identity_loads)
+        .where(condition)
+        .order_by(identity_loads.c.load_id.desc())
+        .limit(1)
+    )
+    found = state.rows(query)
+    return found[0] if found else None
+
+
+def _update(state: State, load_id: int, **values: Any) -> None:
+    with state.begin() as connection:
+        connection.execute(
+            sa.update(identity_loads).where(identity_loads.c.load_id == load_id).values(**values)
+        )

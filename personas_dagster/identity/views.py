@@ -1,0 +1,71 @@
+"""The graph as readers see it: relations over the identity tables, led through the parents.
+
+`prepare` leaves in the session:
+- `graph_roots(profile_id, root_id)`: every profile that ever was, and the root it leads to
+- `graph_profiles(collection, profile_id, created_at, first_message_id)`: roots only
+- `graph_identifiers(collection, type, value, profile_id, first_seen_at, first_message_id,
+  source_id)`: `profile_id` is the root
+- `graph_links(user_profile_id, account_profile_id, first_at, last_at)`: roots
+"""
+
+from __future__ import annotations
+
+from personas_dagster.interfaces import Session
+
+_JUMP = """
+CREATE OR REPLACE TEMP TABLE graph_parents AS
+SELECT p.child_id, coalesce(up.parent_id, p.parent_id) AS parent_id
+FROM graph_parents p LEFT JOIN graph_parents up ON up.child_id = p.parent_id
+"""
+_OPEN = """
+SELECT count(*) FROM graph_parents p JOIN graph_parents up ON up.child_id = p.parent_id
+"""
+_VIEWS = (
+    """
+    CREATE OR REPLACE TEMP TABLE graph_roots AS
+    SELECT p.profile_id, coalesce(m.parent_id, p.profile_id) AS root_id
+    FROM profiles p LEFT JOIN graph_parents m ON m.child_id = p.profile_id
+    """,
+    """
+    CREATE OR REPLACE TEMP VIEW graph_profiles AS
+    SELECT p.collection, p.profile_id, p.created_at, p.first_message_id, p.load_id
+    FROM profiles p ANTI JOIN graph_parents m ON m.child_id = p.profile_id
+    """,
+    """
+    CREATE OR REPLACE TEMP VIEW graph_identifiers AS
+    SELECT i.collection, i.type, i.value, coalesce(m.parent_id, i.profile_id) AS profile_id,
+           i.first_seen_at, i.first_message_id, i.source_id
+    FROM identifiers i LEFT JOIN graph_parents m ON m.child_id = i.profile_id
+    """,
+    """
+    CREATE OR REPLACE TEMP VIEW graph_links AS
+    SELECT coalesce(u.parent_id, l.user_profile_id) AS user_profile_id,
+           coalesce(a.parent_id, l.account_profile_id) AS account_profile_id,
+           min(l.first_at) AS first_at, max(l.last_at) AS last_at
+    FROM account_links l
+    LEFT JOIN graph_parents u ON u.child_id = l.user_profile_id
+    LEFT JOIN graph_parents a ON a.child_id = l.account_profile_id
+    GROUP BY ALL
+    """,
+)
+
+
+def prepare(session: Session) -> None:
+    """Create the graph's relations from the lake's identity tables."""
+    for table in ("profiles", "identifiers", "merges", "account_links"):
+        session.view(table)
+    roots(session)
+    for statement in _VIEWS:
+        session.run(statement)
+
+
+def roots(session: Session) -> None:
+    """Create `graph_parents(child_id, parent_id)`, each child beside its root.
+
+    Pointer jumping: the longest chain halves with each round.
+    """
+    session.run(
+        "CREATE OR REPLACE TEMP TABLE graph_parents AS SELECT child_id, parent_id FROM merges"
+    )
+    while session.fetch(_OPEN).column(0)[0].as_py():
+        session.run(_JUMP)
