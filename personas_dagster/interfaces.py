@@ -6,7 +6,7 @@ them. What does not: how any of them works (`lake/`, `engines/`, `state/`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
 
@@ -42,8 +42,11 @@ class Lake(Protocol):
     def versions(self) -> dict[str, int]:
         """Each written table's version: together, a snapshot."""
 
-    def at(self, versions: Mapping[str, int]) -> Lake:
-        """The same lake as it was: only the tables named, at these versions. For readers."""
+    def at(self, versions: Mapping[str, int], *, live: Collection[str] = ()) -> Lake:
+        """The same lake as it was: only the tables named, at these versions. For readers.
+
+        The tables in `live` are as they are now, and can be written.
+        """
 
 
 class Session(Protocol):
@@ -74,4 +77,3 @@ class Engine(Protocol):
 
     def session(self, lake: Lake) -> AbstractContextManager[Session]:
         """A session on the lake as it stands."""
-

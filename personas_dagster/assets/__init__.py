@@ -1,0 +1,1 @@
+"""When things are materialised: the assets of a space, thin over the core."""

@@ -1,0 +1,54 @@
+"""The catalogue: which destination types there are, and how one is opened.
+
+Each type is a folder of the same anatomy: `settings.py` (a pydantic model), `payload.py` (messages
+to requests, pure) and `client.py` (the requests' way out and the answers' meaning).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+
+from personas_dagster.activation.destination import Destination
+from personas_dagster.destinations import webhook
+from personas_dagster.errors import PersonasError
+
+Factory = Callable[[Mapping[str, Any]], Destination]
+
+DESTINATIONS: dict[str, Factory] = {"webhook": webhook.open_webhook}
+
+
+def open_destination(
+    type: str, settings: Mapping[str, Any], secrets: Mapping[str, SecretStr] | None = None
+) -> Destination:
+    """A destination of this type. `secrets` maps settings to their resolved values.
+
+    A dot reaches into a mapping: `headers.Authorization`. Values of secrets are never repeated in
+    an error.
+    """
+    if type not in DESTINATIONS:
+        known = ", ".join(sorted(DESTINATIONS))
+        raise PersonasError(f"there is no destination type `{type}`; the types are {known}")
+    merged = _merge(settings, secrets or {})
+    try:
+        return DESTINATIONS[type](merged)
+    except ValidationError as error:
+        found = [
+            f"{'.'.join(map(str, one['loc'])) or 'settings'}: {one['msg']}"
+            for one in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+    raise PersonasError(f"settings of a {type} destination do not hold: {'; '.join(found)}")
+
+
+def _merge(settings: Mapping[str, Any], secrets: Mapping[str, SecretStr]) -> dict[str, Any]:
+    merged: dict[str, Any] = dict(settings)
+    for path, secret in secrets.items():
+        *parents, last = path.split(".", 1)
+        target = merged
+        for parent in parents:
+            target[parent] = dict(target.get(parent) or {})
+            target = target[parent]
+        target[last] = secret
+    return merged

@@ -189,7 +189,7 @@ def find(
     for statement in _AFTER:
         session.run(statement)
     session.run(
-        "CREATE OR REPLACE TEMP VIEW after_profiles AS SELECT profile_id FROM profiles "
+        "CREATE OR REPLACE TEMP VIEW after_profiles AS SELECT profile_id FROM stored_profiles "
         "UNION ALL SELECT profile_id FROM candidate_profiles"
     )
     session.run(_TOUCHED)

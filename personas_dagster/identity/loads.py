@@ -33,6 +33,7 @@ from personas_dagster.state.schema import identity_loads, loads
 GRAPH_TABLES = ("profiles", "identifiers", "merges", "account_links", "dropped_identifiers")
 _DONE = ("applied", "settled")
 _TRAILING = 20
+_NAMES = {"stored_profiles": "profiles", "graph_links": "account_links"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def propose_load(
 ) -> Proposal | None:
     """Make merge candidates of every message that is not in the graph. None if there is none."""
     finish(lake, engine, state, now=now)
-    after, through = _span(state)
+    after, through = span(state)
     if through == after:
         return None
     with state.begin() as connection:
@@ -178,7 +179,7 @@ def graph_digests(session: Any) -> dict[str, str]:
     prepare(session)
     session.view("dropped_identifiers")
     columns = {
-        "profiles": ("profile_id", "collection", "created_at", "first_message_id"),
+        "stored_profiles": ("profile_id", "collection", "created_at", "first_message_id"),
         "identifiers": (
             "collection",
             "type",
@@ -208,10 +209,7 @@ def graph_digests(session: Any) -> dict[str, str]:
             "profiles_apart",
         ),
     }
-    return {
-        name.replace("graph_links", "account_links"): digest(session, name, names)
-        for name, names in columns.items()
-    }
+    return {_NAMES.get(name, name): digest(session, name, names) for name, names in columns.items()}
 
 
 def passed_trivially(load_id: int) -> Verdict:
@@ -234,7 +232,7 @@ def _earlier_shares(state: State) -> list[float]:
     return [c["counts"]["merges"] / _touched(c) for c in counts if _touched(c)]
 
 
-def _span(state: State) -> tuple[int, int]:
+def span(state: State) -> tuple[int, int]:
     """The raw loads that the graph holds already, and those that are there."""
     done = sa.select(sa.func.max(identity_loads.c.through_load).label("at")).where(
         identity_loads.c.status.in_(_DONE)

@@ -84,7 +84,7 @@ FROM (
     SELECT c.number, c.seq, m.message_id,
            md5(concat_ws(chr(31), $1, $2, i.type, i.value)) AS profile_id
     FROM created c JOIN ids i USING (id) JOIN load_messages m USING (seq)
-) n LEFT JOIN profiles p USING (profile_id)
+) n LEFT JOIN stored_profiles p USING (profile_id)
 """
 _OUT: Mapping[str, str] = {
     "profiles": """

@@ -24,12 +24,12 @@ _VIEWS = (
     """
     CREATE OR REPLACE TEMP TABLE graph_roots AS
     SELECT p.profile_id, coalesce(m.parent_id, p.profile_id) AS root_id
-    FROM profiles p LEFT JOIN graph_parents m ON m.child_id = p.profile_id
+    FROM stored_profiles p LEFT JOIN graph_parents m ON m.child_id = p.profile_id
     """,
     """
     CREATE OR REPLACE TEMP VIEW graph_profiles AS
     SELECT p.collection, p.profile_id, p.created_at, p.first_message_id, p.load_id
-    FROM profiles p ANTI JOIN graph_parents m ON m.child_id = p.profile_id
+    FROM stored_profiles p ANTI JOIN graph_parents m ON m.child_id = p.profile_id
     """,
     """
     CREATE OR REPLACE TEMP VIEW graph_identifiers AS
@@ -42,7 +42,7 @@ _VIEWS = (
     SELECT coalesce(u.parent_id, l.user_profile_id) AS user_profile_id,
            coalesce(a.parent_id, l.account_profile_id) AS account_profile_id,
            min(l.first_at) AS first_at, max(l.last_at) AS last_at
-    FROM account_links l
+    FROM stored_links l
     LEFT JOIN graph_parents u ON u.child_id = l.user_profile_id
     LEFT JOIN graph_parents a ON a.child_id = l.account_profile_id
     GROUP BY ALL
@@ -52,8 +52,10 @@ _VIEWS = (
 
 def prepare(session: Session) -> None:
     """Create the graph's relations from the lake's identity tables."""
-    for table in ("profiles", "identifiers", "merges", "account_links"):
-        session.view(table)
+    session.view("stored_profiles", "profiles")
+    session.view("stored_links", "account_links")
+    session.view("identifiers")
+    session.view("merges")
     roots(session)
     for statement in _VIEWS:
         session.run(statement)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,8 @@ _WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_grou
 class DeltaLake:
     """A lake at `root`: a folder, or a URL that `deltalake` knows (`s3://`, `gs://`, `az://`).
 
-    `versions` pins the lake to a snapshot; such a lake is for reading only.
+    `versions` pins the lake to a snapshot, which is for reading only; the tables in `live` are
+    left out of the pinning, and can be written.
     """
 
     def __init__(
@@ -29,19 +30,26 @@ class DeltaLake:
         *,
         storage_options: Mapping[str, str] | None = None,
         versions: Mapping[str, int] | None = None,
+        live: Collection[str] = (),
     ) -> None:
         self.root = str(root)
         self._storage = dict(storage_options) if storage_options else None
         self._pinned = dict(versions) if versions is not None else None
+        self._live = frozenset(live)
+
+    def _is_pinned(self, name: str) -> bool:
+        return self._pinned is not None and name not in self._live
 
     def _uri(self, name: str) -> str:
         TABLES[name]
         return f"{self.root.rstrip('/')}/{name}"
 
     def _open(self, name: str) -> DeltaTable | None:
-        if self._pinned is not None and name not in self._pinned:
-            return None
-        version = None if self._pinned is None else self._pinned[name]
+        version = None
+        if self._pinned is not None and self._is_pinned(name):
+            if name not in self._pinned:
+                return None
+            version = self._pinned[name]
         try:
             return DeltaTable(self._uri(name), version=version, storage_options=self._storage)
         except TableNotFoundError:
@@ -75,7 +83,7 @@ class DeltaLake:
         where: str | None,
         once: tuple[str, int] | None,
     ) -> int:
-        if self._pinned is not None:
+        if self._is_pinned(name):
             raise LakeUnavailable(f"a snapshot of {name} is read-only; open the lake itself")
         spec, table = TABLES[name], self._open(name)
         if once and table is not None:
@@ -124,8 +132,8 @@ class DeltaLake:
         actions = pa.table(table.get_add_actions(flatten=True))
         return sum(int(size or 0) for size in actions.column("size_bytes").to_pylist())
 
-    def at(self, versions: Mapping[str, int]) -> DeltaLake:
-        return DeltaLake(self.root, storage_options=self._storage, versions=versions)
+    def at(self, versions: Mapping[str, int], *, live: Collection[str] = ()) -> DeltaLake:
+        return DeltaLake(self.root, storage_options=self._storage, versions=versions, live=live)
 
 
 class _Counter:

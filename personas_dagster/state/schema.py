@@ -128,6 +128,7 @@ intents = sa.Table(
     sa.Column("rows", sa.JSON, nullable=False),
     sa.Column("outcomes", sa.JSON),  # one per row, as soon as the tool answered
     sa.Column("written_at", Instant, nullable=False),
+    sqlite_autoincrement=True,  # ids are never used again: the lake remembers the last one
 )
 
 syncs = sa.Table(

@@ -56,6 +56,7 @@ def upgrade() -> None:
         sa.Column("outcomes", sa.JSON(), nullable=True),
         sa.Column("written_at", Instant, nullable=False),
         sa.PrimaryKeyConstraint("intent_id"),
+        sqlite_autoincrement=True,
     )
     op.create_index(op.f("ix_intents_destination"), "intents", ["destination"], unique=False)
     op.create_table(

@@ -1,0 +1,229 @@
+"""Sending: parcels of changes through a destination, several at once, each settled row by row.
+
+A parcel is what is written down together: the changes of one connection that fill one batch. A
+profile's rows are never divided between parcels, so that a killed sync knows a profile's
+recipients all or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from typing import Protocol
+
+import msgspec
+
+from personas_dagster.activation.destination import (
+    DELIVERED,
+    Abilities,
+    Destination,
+    Message,
+    Outcome,
+)
+from personas_dagster.activation.messages import Change, Writer
+from personas_dagster.activation.outbox import Settled
+from personas_dagster.activation.pace import SharedPace
+from personas_dagster.activation.retries import Retries
+from personas_dagster.errors import (
+    DeliveryError,
+    Rejected,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+)
+
+GIVE_UP_AFTER = 3  # parcels in a row that failed after all retries: the tool is down
+_DETAIL = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """Changes of one connection, each with its messages."""
+
+    connection: str
+    rows: Sequence[tuple[Change, Sequence[Message]]]
+
+    @property
+    def messages(self) -> list[Message]:
+        return [message for _, messages in self.rows for message in messages]
+
+
+def parcels(
+    changes: Iterable[Change], writers: Mapping[str, Writer], abilities: Abilities
+) -> Iterator[Parcel]:
+    """Pack changes, which come ordered by connection and profile, into parcels."""
+    for connection, theirs in groupby(changes, key=attrgetter("connection")):
+        writer = writers[connection]
+        rows: list[tuple[Change, Sequence[Message]]] = []
+        count = size = 0
+        for _, profile in groupby(theirs, key=attrgetter("profile_id")):
+            more = [(change, writer.write(change)) for change in profile]
+            messages = [message for _, some in more for message in some]
+            weight = sum(map(_bytes, messages)) if abilities.max_batch_bytes else 0
+            if rows and (
+                count + len(messages) > abilities.batch_size
+                or size + weight > (abilities.max_batch_bytes or 0)
+            ):
+                yield Parcel(connection, rows)
+                rows, count, size = [], 0, 0
+            rows.extend(more)
+            count, size = count + len(messages), size + weight
+        if rows:
+            yield Parcel(connection, rows)
+
+
+def batches(messages: Sequence[Message], abilities: Abilities) -> Iterator[list[Message]]:
+    """Cut a parcel's messages to what the tool takes at once; a profile may need several."""
+    batch: list[Message] = []
+    size = 0
+    for message in messages:
+        weight = _bytes(message) if abilities.max_batch_bytes else 0
+        if batch and (
+            len(batch) >= abilities.batch_size or size + weight > (abilities.max_batch_bytes or 0)
+        ):
+            yield batch
+            batch, size = [], 0
+        batch.append(message)
+        size += weight
+    if batch:
+        yield batch
+
+
+def _bytes(message: Message) -> int:
+    return len(msgspec.json.encode(message.body)) + 1
+
+
+class Log(Protocol):
+    """Where intents and answers are written, and what counts them."""
+
+    def intend(self, parcel: Parcel) -> int: ...
+
+    def answer(self, intent_id: int, parcel: Parcel, settled: Sequence[Settled]) -> None: ...
+
+
+class Delivery:
+    """One sync's sending. `stopped` says why it ended before the last parcel, if it did."""
+
+    def __init__(
+        self, destination: Destination, pace: SharedPace, retries: Retries, log: Log
+    ) -> None:
+        self._destination, self._pace, self._retries, self._log = destination, pace, retries, log
+        self._failures = 0
+        self.stopped: DeliveryError | None = None
+
+    async def run(self, queue: Iterator[Parcel]) -> None:
+        """Send parcels until there are none, the tool is down, or it knows us no more."""
+        async with self._destination:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for _ in range(max(1, self._destination.abilities.concurrency)):
+                        group.create_task(self._work(queue))
+            except BaseExceptionGroup as errors:
+                raise errors.exceptions[0] from None
+
+    async def _work(self, queue: Iterator[Parcel]) -> None:
+        for parcel in queue:
+            intent = self._log.intend(parcel)
+            dispatch = Dispatch(self._destination, self._pace, self._retries)
+            try:
+                for batch in batches(parcel.messages, self._destination.abilities):
+                    await dispatch.send(batch)
+            except Unauthorized as error:
+                self.stopped = error
+            self._log.answer(intent, parcel, settle(parcel, dispatch))
+            self._failures = 0 if dispatch.reached else self._failures + 1
+            if self._failures >= GIVE_UP_AFTER and not self.stopped:
+                self.stopped = dispatch.last_error
+            if self.stopped:
+                return
+
+
+class Dispatch:
+    """The messages of one parcel on their way: how each ended."""
+
+    def __init__(self, destination: Destination, pace: SharedPace, retries: Retries) -> None:
+        self._destination, self._pace, self._retries = destination, pace, retries
+        self.outcomes: dict[str, Outcome] = {}
+        self.in_doubt = False
+        self.last_error: DeliveryError | None = None
+
+    @property
+    def reached(self) -> bool:
+        """Whether the tool took a decision on any message."""
+        return any(not o.error or isinstance(o.error, Rejected) for o in self.outcomes.values())
+
+    async def send(self, batch: Sequence[Message]) -> None:
+        """Send one batch to the end of its retries; `Unauthorized` passes through."""
+        pending = list(batch)
+        try:
+            async for attempt in self._retries.attempts(self._pace):
+                with attempt:
+                    pending = await self._try(pending)
+        except Rejected as error:
+            await self._halve(pending, error)
+        except (Throttled, Unavailable) as error:
+            self.last_error = error
+            for message in pending:
+                self.outcomes[message.message_id] = Outcome(error)
+
+    async def _try(self, pending: list[Message]) -> list[Message]:
+        """One attempt. Settles what it can; raises for what is to be tried again."""
+        try:
+            outcomes = await self._destination.send(pending, self._pace)
+        except Unavailable:
+            self.in_doubt = True
+            raise
+        later: list[Message] = []
+        worst: DeliveryError | None = None
+        for message, outcome in zip(pending, outcomes, strict=True):
+            if isinstance(outcome.error, Throttled | Unavailable):
+                later.append(message)
+                worst = _slower(worst, outcome.error)
+                self.in_doubt |= isinstance(outcome.error, Unavailable)
+            else:
+                self.outcomes[message.message_id] = outcome
+        pending[:] = later
+        if worst is not None:
+            raise worst
+        return later
+
+    async def _halve(self, batch: Sequence[Message], error: Rejected) -> None:
+        if len(batch) == 1:
+            self.outcomes[batch[0].message_id] = Outcome(error)
+            return
+        middle = len(batch) // 2
+        await self.send(batch[:middle])
+        await self.send(batch[middle:])
+
+
+def settle(parcel: Parcel, dispatch: Dispatch) -> list[Settled]:
+    """How each row of a parcel ended, from how its messages did.
+
+    When nothing of a parcel can have reached the tool, its rows leave no trace and stay due.
+    """
+    found = [_settle_row(messages, dispatch) for _, messages in parcel.rows]
+    untouched = not dispatch.reached and not dispatch.in_doubt
+    return [Settled("not_taken", one.detail) for one in found] if untouched else found
+
+
+def _settle_row(messages: Sequence[Message], dispatch: Dispatch) -> Settled:
+    outcomes = [dispatch.outcomes.get(message.message_id) for message in messages]
+    errors = [one.error for one in outcomes if one and one.error]
+    detail = str(errors[0])[:_DETAIL] if errors else None
+    if all(one == DELIVERED for one in outcomes):
+        return Settled("confirmed")
+    if None in outcomes or any(not isinstance(error, Rejected) for error in errors):
+        return Settled("failed", detail or "not sent")
+    taken = any(one == DELIVERED for one in outcomes)
+    return Settled("partial" if taken else "rejected", detail)
+
+
+def _slower(one: DeliveryError | None, other: DeliveryError) -> DeliveryError:
+    """Of two errors to try again after, the one that asks for more time."""
+    ask: Callable[[DeliveryError | None], float] = lambda error: (  # noqa: E731
+        (error.retry_after or 0.0) if isinstance(error, Throttled) else -1.0
+    )
+    return one if one is not None and ask(one) >= ask(other) else other

@@ -1,0 +1,430 @@
+"""Desired state minus ledger: which recipients are due, with which value, and why.
+
+Everything here is SQL over relations, connections included, so that the cost is that of a scan
+and only changed rows reach Python. What does not belong here: messages, sending, the ledger's
+writing.
+
+The session has the graph's relations, `trait_values`, `members` and `ledger`; `Difference`
+leaves `sync_changes` (rows to send, and silent rows that only the ledger learns of).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from personas_dagster.activation.connection import Connection, forms_of
+from personas_dagster.activation.destination import Abilities
+from personas_dagster.interfaces import Session
+
+BREAKER_MEMBERS = 100
+
+# connection, profile, value: members and values now. Accounts stand for themselves in the group
+# form, and for their linked users in the others; of several accounts' traits the first counts.
+_VALUES = """
+CREATE OR REPLACE TEMP TABLE sync_values AS
+WITH found AS (
+  SELECT c.connection, m.profile_id, 'true' AS value
+  FROM sync_connections c
+  JOIN members m ON m.audience = c.key AND m.collection = c.collection
+  WHERE c.kind = 'audience'
+  UNION ALL
+  SELECT c.connection, t.profile_id, t.value
+  FROM sync_connections c
+  JOIN trait_values t ON t.class = c.kind AND t.key = c.key AND t.collection = c.collection
+  WHERE c.kind <> 'audience' AND t.value IS NOT NULL AND t.value <> 'null'
+)
+SELECT f.connection, f.profile_id, f.value, c.collection, CAST(NULL AS VARCHAR) AS account_id,
+       c.email
+FROM found f JOIN sync_connections c ON c.connection = f.connection
+WHERE c.collection = 'users' OR c.to_accounts
+UNION ALL
+SELECT f.connection, l.user_profile_id, arg_min(f.value, f.profile_id), 'users',
+       min(f.profile_id), any_value(c.email)
+FROM found f
+JOIN sync_connections c ON c.connection = f.connection
+JOIN graph_links l ON l.account_profile_id = f.profile_id
+WHERE c.collection = 'accounts' AND c.to_users
+GROUP BY f.connection, l.user_profile_id
+"""
+
+_IDENTIFIERS = """
+CREATE OR REPLACE TEMP TABLE sync_identifiers AS
+WITH people AS (SELECT DISTINCT profile_id, collection, email FROM sync_values),
+found AS (
+  SELECT p.profile_id, p.collection, p.email AS emails, i.type, i.value, i.first_seen_at
+  FROM people p
+  JOIN graph_identifiers i ON i.profile_id = p.profile_id AND i.collection = p.collection
+  WHERE i.type = 'email' OR i.type IN (SELECT type FROM sync_matches)
+)
+SELECT * FROM found WHERE type <> 'email' OR emails = 'all'
+UNION ALL
+SELECT profile_id, collection, emails, 'email',
+       CASE WHEN emails = 'first'
+            THEN min(struct_pack(at := first_seen_at, value := value)).value
+            ELSE max(struct_pack(at := first_seen_at, value := value)).value END,
+       CASE WHEN emails = 'first' THEN min(first_seen_at) ELSE max(first_seen_at) END
+FROM found
+WHERE type = 'email' AND emails <> 'all'
+GROUP BY profile_id, collection, emails
+"""
+
+# A recipient is a user id with an e-mail, or each value of the best type that the profile has.
+# `newest` is the identifier that came last, by which a recipient is new.
+_RECIPIENTS = """
+CREATE OR REPLACE TEMP TABLE sync_recipients AS
+WITH known AS (
+  SELECT i.profile_id, i.emails, i.type, i.value, i.first_seen_at, m.rank
+  FROM sync_identifiers i
+  JOIN sync_matches m ON m.type = i.type AND m.collection = i.collection
+),
+best AS (SELECT profile_id, emails, min(rank) AS rank FROM known GROUP BY profile_id, emails),
+chosen AS (
+  SELECT k.* FROM known k
+  JOIN best b ON b.profile_id = k.profile_id AND b.emails = k.emails AND b.rank = k.rank
+)
+SELECT c.profile_id, c.emails,
+       CAST('{' || to_json(c.type) || ':' || to_json(c.value)
+            || coalesce(',"email":' || to_json(e.value), '') || '}' AS VARCHAR) AS recipient,
+       CASE WHEN e.first_seen_at >= c.first_seen_at THEN 'email' ELSE c.type END AS newest_type,
+       CASE WHEN e.first_seen_at >= c.first_seen_at THEN e.value ELSE c.value END AS newest_value
+FROM chosen c
+LEFT JOIN (SELECT * FROM sync_identifiers WHERE type = 'email') e
+  ON c.type = 'user_id' AND e.profile_id = c.profile_id AND e.emails = c.emails
+"""
+
+# The last row of each recipient. `is_open`: the tool was told, or may have been, of a value that
+# it was not told the end of; only these get an exit.
+_LEDGER = """
+CREATE OR REPLACE TEMP TABLE sync_ledger AS
+WITH last AS (
+  SELECT l.connection, l.recipient,
+         arg_max(struct_pack(profile_id := l.profile_id, value := l.value, reason := l.reason,
+                             outcome := l.outcome, message_id := l.message_id), l.sync_id) AS row,
+         max(l.sync_id) FILTER (
+           WHERE l.value <> c.exit_value
+           AND l.outcome IN ('confirmed', 'partial', 'unknown', 'failed')) AS told_at,
+         max(l.sync_id) FILTER (
+           WHERE l.value = c.exit_value AND l.outcome IN ('confirmed', 'partial')) AS ended_at
+  FROM ledger l
+  JOIN sync_connections c
+    ON c.destination = l.destination AND c.connection = l.connection AND c.key = l.key
+  GROUP BY l.connection, l.recipient
+)
+SELECT l.connection, l.recipient, l.row.profile_id AS profile_id, l.row.value AS value,
+       l.row.reason AS reason, l.row.outcome AS outcome, l.row.message_id AS message_id,
+       coalesce(r.root_id, l.row.profile_id) AS root_id,
+       coalesce(l.told_at > coalesce(l.ended_at, -1), false) AS is_open
+FROM last l LEFT JOIN graph_roots r ON r.profile_id = l.row.profile_id
+"""
+
+_DUE = """
+CREATE OR REPLACE TEMP TABLE sync_due AS
+SELECT v.connection, v.profile_id, v.collection, v.account_id, v.value,
+       r.recipient, r.newest_type, r.newest_value,
+       l.recipient IS NOT NULL AS is_recorded, coalesce(l.value = v.value, false) AS is_again,
+       l.profile_id AS ledger_profile_id, l.reason AS ledger_reason, l.message_id
+FROM sync_values v
+JOIN sync_recipients r ON r.profile_id = v.profile_id AND r.emails = v.email
+LEFT JOIN sync_ledger l ON l.connection = v.connection AND l.recipient = r.recipient
+WHERE l.recipient IS NULL OR l.value <> v.value OR l.outcome IN ('unknown', 'failed')
+"""
+
+# Values that some recipient of the profile already has: then the recipient is what is new.
+_KNOWN = """
+CREATE OR REPLACE TEMP TABLE sync_known AS
+SELECT l.connection, l.root_id, l.value, bool_or(l.outcome <> 'baseline') AS is_sent
+FROM sync_ledger l
+SEMI JOIN sync_due d ON d.connection = l.connection AND d.profile_id = l.root_id
+GROUP BY l.connection, l.root_id, l.value
+"""
+
+_LINKED = """
+CREATE OR REPLACE TEMP TABLE sync_known_accounts AS
+WITH told AS (
+  SELECT l.connection, l.root_id FROM sync_ledger l
+  JOIN sync_connections c ON c.connection = l.connection
+  WHERE c.collection = 'accounts' AND l.value <> c.exit_value
+)
+SELECT connection, root_id AS account_id FROM told
+UNION
+SELECT t.connection, g.account_profile_id
+FROM told t JOIN graph_links g ON g.user_profile_id = t.root_id
+"""
+
+_JOINED = """
+SELECT count(*) AS n FROM sync_due d
+SEMI JOIN sync_known k
+  ON k.connection = d.connection AND k.root_id = d.profile_id AND k.value = d.value
+WHERE NOT d.is_recorded
+"""
+
+# Identifiers of due recipients that were first attached to a profile that was merged since.
+_CAME_BY_MERGE = """
+CREATE OR REPLACE TEMP TABLE sync_merged AS
+SELECT DISTINCT d.profile_id, d.recipient
+FROM sync_due d
+JOIN sync_origins o
+  ON o.type = d.newest_type AND o.value = d.newest_value AND o.collection = d.collection
+WHERE o.profile_id <> d.profile_id
+"""
+
+_ENTRIES = """
+CREATE OR REPLACE TEMP TABLE sync_changes AS
+SELECT d.connection, d.profile_id, d.collection, d.recipient, d.value, c.exit_value,
+       CASE
+         WHEN d.is_again THEN d.ledger_reason
+         WHEN NOT d.is_recorded AND k.root_id IS NOT NULL
+           THEN CASE WHEN m.recipient IS NOT NULL THEN 'merge' ELSE 'new_identifier' END
+         WHEN k.root_id IS NOT NULL AND d.ledger_profile_id <> d.profile_id THEN 'merge'
+         WHEN NOT d.is_recorded AND c.is_first THEN 'backfill'
+         WHEN NOT d.is_recorded AND a.account_id IS NOT NULL THEN 'linked'
+         WHEN c.kind = 'audience' THEN 'entered'
+         ELSE 'changed'
+       END AS reason,
+       CASE WHEN d.is_again THEN d.message_id END AS message_id,
+       NOT d.is_recorded AND CASE
+         WHEN k.root_id IS NULL THEN c.is_first AND NOT c.backfill
+         ELSE NOT (k.is_sent AND c.resend AND d.newest_type IN (SELECT type FROM sync_matches))
+       END AS is_silent
+FROM sync_due d
+JOIN sync_connections c ON c.connection = d.connection
+LEFT JOIN sync_known k
+  ON k.connection = d.connection AND k.root_id = d.profile_id AND k.value = d.value
+LEFT JOIN sync_merged m ON m.profile_id = d.profile_id AND m.recipient = d.recipient
+LEFT JOIN sync_known_accounts a
+  ON a.connection = d.connection AND a.account_id = d.account_id
+"""
+
+_EXITS = """
+INSERT INTO sync_changes
+SELECT l.connection, l.root_id,
+       CASE WHEN starts_with(l.recipient, '{"group_id":') THEN 'accounts' ELSE 'users' END,
+       l.recipient, c.exit_value, c.exit_value,
+       CASE WHEN l.value = c.exit_value THEN l.reason
+            WHEN c.kind = 'audience' THEN 'exited' ELSE 'changed' END,
+       CASE WHEN l.value = c.exit_value THEN l.message_id END,
+       NOT l.is_open
+FROM sync_ledger l
+JOIN sync_connections c ON c.connection = l.connection
+ANTI JOIN sync_values v ON v.connection = l.connection AND v.profile_id = l.root_id
+ANTI JOIN (
+  SELECT v.connection, r.recipient FROM sync_values v
+  JOIN sync_recipients r ON r.profile_id = v.profile_id AND r.emails = v.email
+  SEMI JOIN sync_ledger l ON l.connection = v.connection AND l.recipient = r.recipient
+                         AND l.root_id <> v.profile_id
+) w ON w.connection = l.connection AND w.recipient = l.recipient
+WHERE CASE WHEN l.is_open
+           THEN NOT (l.value = c.exit_value AND l.outcome IN ('confirmed', 'partial', 'rejected'))
+           ELSE l.outcome = 'baseline' AND l.value <> c.exit_value END
+"""
+
+_DUE_COUNTS = """
+SELECT connection, reason, count(*) AS n FROM sync_changes WHERE NOT is_silent
+GROUP BY connection, reason ORDER BY connection, reason
+"""
+
+_NOT_SENDABLE = """
+SELECT v.connection, count(*) AS n,
+       CASE WHEN v.collection = 'accounts' THEN 'no_group_id'
+            WHEN a.profile_id IS NOT NULL THEN 'only_anonymous'
+            ELSE 'no_identifier' END AS reason
+FROM sync_values v
+ANTI JOIN sync_recipients r ON r.profile_id = v.profile_id AND r.emails = v.email
+LEFT JOIN (
+  SELECT DISTINCT profile_id FROM graph_identifiers WHERE type = 'anonymous_id'
+) a ON a.profile_id = v.profile_id
+GROUP BY ALL ORDER BY ALL
+"""
+
+_SIZES = """
+WITH before AS (
+  SELECT DISTINCT l.connection, l.root_id AS profile_id
+  FROM sync_ledger l JOIN sync_connections c ON c.connection = l.connection
+  WHERE l.value <> c.exit_value AND l.outcome <> 'rejected'
+),
+moved AS (
+  SELECT DISTINCT connection, profile_id, value = exit_value AS is_exit FROM sync_changes
+)
+SELECT c.connection,
+       (SELECT count(*) FROM before b WHERE b.connection = c.connection) AS before,
+       (SELECT count(*) FROM sync_values v WHERE v.connection = c.connection) AS now,
+       (SELECT count(*) FROM moved m
+        LEFT JOIN before b ON b.connection = m.connection AND b.profile_id = m.profile_id
+        WHERE m.connection = c.connection AND m.is_exit = (b.profile_id IS NOT NULL)) AS changed
+FROM sync_connections c ORDER BY c.connection
+"""
+
+_ENRICHED = """
+CREATE OR REPLACE TEMP TABLE sync_enriched AS
+WITH wanted AS (
+  SELECT DISTINCT s.connection, s.profile_id, e.key
+  FROM sync_changes s JOIN sync_enrich e ON e.connection = s.connection
+  WHERE NOT s.is_silent
+),
+found AS (
+  SELECT w.connection, w.profile_id, w.key,
+         min(struct_pack(class := t.class, value := t.value)).value AS value
+  FROM wanted w JOIN trait_values t ON t.profile_id = w.profile_id AND t.key = w.key
+  WHERE t.value IS NOT NULL
+  GROUP BY w.connection, w.profile_id, w.key
+)
+SELECT connection, profile_id,
+       CAST('{' || string_agg(to_json(key) || ':' || value, ',' ORDER BY key) || '}' AS VARCHAR)
+         AS traits
+FROM found GROUP BY connection, profile_id
+"""
+
+_CHANGES = """
+WITH sponsors AS (
+  SELECT l.account_profile_id AS profile_id, min(i.value) AS user_id
+  FROM graph_links l
+  JOIN graph_identifiers i ON i.profile_id = l.user_profile_id AND i.type = 'user_id'
+  WHERE EXISTS (SELECT 1 FROM sync_connections WHERE collection = 'accounts')
+  GROUP BY l.account_profile_id
+)
+SELECT s.connection, s.profile_id, s.collection, s.recipient, s.value, s.reason, s.message_id,
+       e.traits, u.user_id
+FROM sync_changes s
+LEFT JOIN sync_enriched e ON e.connection = s.connection AND e.profile_id = s.profile_id
+LEFT JOIN sponsors u ON u.profile_id = s.profile_id AND s.collection = 'accounts'
+WHERE NOT s.is_silent AND s.connection NOT IN (SELECT connection FROM sync_held)
+ORDER BY s.connection, s.profile_id, s.recipient
+"""
+
+_SILENT = """
+SELECT c.destination, s.connection, c.key, s.profile_id, s.recipient, s.value, s.reason,
+       'baseline' AS outcome, CAST(NULL AS VARCHAR) AS detail, CAST(NULL AS VARCHAR) AS message_id,
+       CAST(? AS BIGINT) AS refresh_id, CAST(? AS BIGINT) AS sync_id,
+       CAST(? AS TIMESTAMPTZ) AS confirmed_at
+FROM sync_changes s JOIN sync_connections c ON c.connection = s.connection
+WHERE s.is_silent AND s.connection NOT IN (SELECT connection FROM sync_held)
+"""
+
+
+@dataclass(frozen=True)
+class Size:
+    """An audience as the destination knew it, as it is, and how many profiles differ."""
+
+    before: int
+    now: int
+    changed: int
+
+
+class Difference:
+    """The changes that are due, found when it is made; they stay in the session's tables."""
+
+    def __init__(
+        self,
+        session: Session,
+        connections: Sequence[Connection],
+        abilities: Abilities,
+        *,
+        first: frozenset[str],
+    ) -> None:
+        self._session = session
+        session.register("sync_connections", _connections(connections, abilities, first))
+        session.register("sync_matches", _matches(abilities))
+        session.register("sync_enrich", _enrich(connections, abilities))
+        for statement in (_VALUES, _IDENTIFIERS, _RECIPIENTS, _LEDGER, _DUE, _KNOWN, _LINKED):
+            session.run(statement)
+        if session.fetch(_JOINED).column("n")[0].as_py():
+            session.view("sync_origins", "identifiers")
+        else:
+            session.register("sync_origins", _ORIGINS.empty_table())
+        for statement in (_CAME_BY_MERGE, _ENTRIES, _EXITS, _ENRICHED):
+            session.run(statement)
+        self.due: dict[str, dict[str, int]] = {c.name: {} for c in connections}
+        for row in session.fetch(_DUE_COUNTS).to_pylist():
+            self.due[row["connection"]][row["reason"]] = row["n"]
+        self.not_sendable: dict[str, dict[str, int]] = {c.name: {} for c in connections}
+        for row in session.fetch(_NOT_SENDABLE).to_pylist():
+            self.not_sendable[row["connection"]][row["reason"]] = row["n"]
+        self.sizes = {
+            row["connection"]: Size(row["before"], row["now"], row["changed"])
+            for row in session.fetch(_SIZES).to_pylist()
+        }
+
+    def hold(self, connections: Sequence[str]) -> None:
+        """Leave these connections out of what `changes` and `silent` return."""
+        self._session.register(
+            "sync_held", pa.table({"connection": pa.array(list(connections), pa.string())})
+        )
+
+    def changes(self) -> pa.RecordBatchReader:
+        """Rows to send, one per recipient; those of one profile stand together."""
+        return self._session.stream(_CHANGES)
+
+    def silent(self, *, refresh_id: int, sync_id: int, at: dt.datetime) -> pa.RecordBatchReader:
+        """Rows for the ledger that are not sent, such as values older than the connection."""
+        return self._session.stream(_SILENT, [refresh_id, sync_id, at])
+
+
+def reason_to_hold(connection: Connection, size: Size) -> str | None:
+    """Why the circuit breaker does not let this change of an audience pass, if so."""
+    if connection.kind != "audience" or not size.before:
+        return None
+    if not size.now:
+        return f"became empty (it had {size.before} members)"
+    share = size.changed / size.before
+    if share > connection.max_change and size.changed >= BREAKER_MEMBERS:
+        return (
+            f"{size.changed} of {size.before} members would change ({share:.0%}, "
+            f"max_change is {connection.max_change:.0%})"
+        )
+    return None
+
+
+_ORIGINS = pa.schema(
+    [(name, pa.string()) for name in ("collection", "type", "value", "profile_id")]
+)
+
+
+def _connections(
+    connections: Sequence[Connection], abilities: Abilities, first: frozenset[str]
+) -> pa.Table:
+    forms = [forms_of(c, abilities) for c in connections]
+    return pa.table(
+        {
+            "connection": [c.name for c in connections],
+            "destination": [c.destination for c in connections],
+            "key": [c.key for c in connections],
+            "kind": [str(c.kind) for c in connections],
+            "collection": [str(c.collection) for c in connections],
+            "email": [str(c.email) for c in connections],
+            "exit_value": [c.exit_value for c in connections],
+            "is_first": [c.name in first for c in connections],
+            "backfill": [c.backfill and abilities.takes_historical for c in connections],
+            "resend": [c.resend_new_identifiers for c in connections],
+            "to_accounts": ["group" in one for one in forms],
+            "to_users": [bool({"identify", "track", "add"} & set(one)) for one in forms],
+        }
+    )
+
+
+def _matches(abilities: Abilities) -> pa.Table:
+    types = [t for t in abilities.matches_on if t != "user_id"]
+    if "user_id" in abilities.matches_on:
+        types.insert(0, "user_id")
+    if abilities.takes_anonymous and "anonymous_id" not in types:
+        types.append("anonymous_id")
+    return pa.table(
+        {
+            "collection": [*("users" for _ in types), "accounts"],
+            "type": [*types, "group_id"],
+            "rank": pa.array([*range(len(types)), 0], pa.int64()),
+        }
+    )
+
+
+def _enrich(connections: Sequence[Connection], abilities: Abilities) -> pa.Table:
+    pairs = [(c.name, key) for c in connections for key in {*c.enrich, *abilities.requires}]
+    return pa.table(
+        {
+            "connection": pa.array([name for name, _ in pairs], pa.string()),
+            "key": pa.array([key for _, key in pairs], pa.string()),
+        }
+    )

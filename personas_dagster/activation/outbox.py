@@ -1,0 +1,200 @@
+"""What is on its way: intents written before sending, answers beside them, then the ledger.
+
+An intent is one batch. It is written before the tool hears of it and answered as soon as the tool
+did; at the end of a sync, or at the start of the next one if this one was killed, all intents
+become rows of the ledger in one commit. A row whose intent has no answer is `unknown` there.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from personas_dagster.activation.messages import Change
+from personas_dagster.interfaces import Lake
+from personas_dagster.lake.tables import TABLES
+from personas_dagster.state.schema import connections, intents, syncs
+from personas_dagster.state.store import State
+
+_PAGE = 200
+_LEDGER = TABLES["ledger"].schema
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of one row. `not_taken` is certain and leaves no trace in the ledger."""
+
+    outcome: str  # confirmed, partial, rejected, failed, not_taken
+    detail: str | None = None
+
+
+class Outbox:
+    """The intents of one destination. The caller holds the destination's lease."""
+
+    def __init__(
+        self, state: State, lake: Lake, destination: str, now: Callable[[], dt.datetime]
+    ) -> None:
+        self._state, self._lake = state, lake
+        self._destination, self._now = destination, now
+
+    def first_seen(self, names: Sequence[str], refresh_id: int) -> frozenset[str]:
+        """Note connections that are new; returns those that were never synced to the end."""
+        table = connections
+        with self._state.begin() as connection:
+            known = {
+                row.name: row.synced_refresh_id
+                for row in connection.execute(sa.select(table).where(table.c.name.in_(names)))
+            }
+            for name in names:
+                if name not in known:
+                    connection.execute(
+                        sa.insert(table).values(
+                            name=name,
+                            created_at=self._now(),
+                            first_refresh_id=refresh_id,
+                            synced_refresh_id=0,
+                        )
+                    )
+        return frozenset(name for name in names if not known.get(name))
+
+    def never_synced(self, names: Sequence[str]) -> frozenset[str]:
+        """As `first_seen`, noting nothing."""
+        query = sa.select(connections.c.name).where(
+            connections.c.name.in_(names), connections.c.synced_refresh_id > 0
+        )
+        return frozenset(names) - {row["name"] for row in self._state.rows(query)}
+
+    def synced(self, names: Sequence[str], refresh_id: int) -> None:
+        """These connections are as this refresh wants them."""
+        with self._state.begin() as connection:
+            connection.execute(
+                sa.update(connections)
+                .where(connections.c.name.in_(names))
+                .values(synced_refresh_id=refresh_id)
+            )
+
+    def start(self, refresh_id: int) -> int:
+        """A new sync; earlier ones that never ended are marked as failed."""
+        with self._state.begin() as connection:
+            connection.execute(
+                sa.update(syncs)
+                .where(syncs.c.destination == self._destination, syncs.c.status == "started")
+                .values(status="failed", finished_at=self._now(), counts={"killed": True})
+            )
+            row = connection.execute(
+                sa.insert(syncs).values(
+                    destination=self._destination,
+                    refresh_id=refresh_id,
+                    status="started",
+                    started_at=self._now(),
+                )
+            )
+            return _key(row)
+
+    def finish(self, sync_id: int, status: str, counts: dict[str, Any]) -> None:
+        with self._state.begin() as connection:
+            connection.execute(
+                sa.update(syncs)
+                .where(syncs.c.sync_id == sync_id)
+                .values(status=status, finished_at=self._now(), counts=counts)
+            )
+
+    def intend(self, sync_id: int, key: str, refresh_id: int, changes: Sequence[Change]) -> int:
+        """Write down what is about to be sent: one connection's batch."""
+        rows = [[c.profile_id, c.recipient, c.value, c.reason, c.message_id] for c in changes]
+        with self._state.begin() as connection:
+            row = connection.execute(
+                sa.insert(intents).values(
+                    sync_id=sync_id,
+                    destination=self._destination,
+                    connection=changes[0].connection,
+                    rows={"key": key, "refresh_id": refresh_id, "rows": rows},
+                    written_at=self._now(),
+                )
+            )
+            return _key(row)
+
+    def answer(self, intent_id: int, settled: Sequence[Settled]) -> None:
+        """Record what the tool said, row by row."""
+        outcomes = {
+            "at": self._now().isoformat(),
+            "rows": [[one.outcome, one.detail] for one in settled],
+        }
+        with self._state.begin() as connection:
+            connection.execute(
+                sa.update(intents).where(intents.c.intent_id == intent_id).values(outcomes=outcomes)
+            )
+
+    def flush(self) -> int:
+        """Move all intents to the ledger, in one commit; returns how many rows they held.
+
+        Killed between the commit and the clearing, the next flush finds the same intents and the
+        lake knows their number already.
+        """
+        mine = intents.c.destination == self._destination
+        last = self._state.rows(sa.select(sa.func.max(intents.c.intent_id).label("n")).where(mine))
+        through = last[0]["n"]
+        if through is None:
+            return 0
+        reader = pa.RecordBatchReader.from_batches(_LEDGER, self._batches(through))
+        moved = self._lake.append("ledger", reader, once=(f"sync:{self._destination}", through))
+        with self._state.begin() as connection:
+            connection.execute(sa.delete(intents).where(mine, intents.c.intent_id <= through))
+        return moved
+
+    def _batches(self, through: int) -> Iterator[pa.RecordBatch]:
+        after = 0
+        while after < through:
+            page = self._state.rows(
+                sa.select(intents)
+                .where(
+                    intents.c.destination == self._destination,
+                    intents.c.intent_id > after,
+                    intents.c.intent_id <= through,
+                )
+                .order_by(intents.c.intent_id)
+                .limit(_PAGE)
+            )
+            if not page:
+                return
+            after = page[-1]["intent_id"]
+            rows = [row for intent in page for row in _ledger_rows(intent)]
+            yield pa.RecordBatch.from_pylist(rows, schema=_LEDGER)
+
+
+def _key(result: sa.CursorResult[Any]) -> int:
+    key = result.inserted_primary_key
+    assert key is not None
+    return int(key[0])
+
+
+def _ledger_rows(intent: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    told, answer = intent["rows"], intent["outcomes"]
+    at = dt.datetime.fromisoformat(answer["at"]) if answer else intent["written_at"]
+    outcomes = (
+        answer["rows"] if answer else [["unknown", "no answer was recorded"]] * len(told["rows"])
+    )
+    for row, (outcome, detail) in zip(told["rows"], outcomes, strict=True):
+        if outcome == "not_taken":
+            continue
+        profile_id, recipient, value, reason, message_id = row
+        yield {
+            "destination": intent["destination"],
+            "connection": intent["connection"],
+            "key": told["key"],
+            "profile_id": profile_id,
+            "recipient": recipient,
+            "value": value,
+            "reason": reason,
+            "outcome": outcome,
+            "detail": detail,
+            "message_id": message_id,
+            "refresh_id": told["refresh_id"],
+            "sync_id": intent["sync_id"],
+            "confirmed_at": at,
+        }

@@ -1,0 +1,97 @@
+"""What a sync did, as data: for metadata, the audit trail, alerts and the command line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from personas_dagster.activation.destination import Request
+
+_SAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One row that did not arrive, and what was said about it."""
+
+    profile_id: str
+    outcome: str
+    detail: str
+
+
+@dataclass
+class ConnectionReport:
+    """One connection's part. Rows are recipients; `messages` are what they were told."""
+
+    name: str
+    key: str
+    first: bool
+    members_before: int = 0
+    members: int = 0
+    due: Counter[str] = field(default_factory=Counter)  # reason -> rows that the difference found
+    sent: Counter[str] = field(default_factory=Counter)  # reason -> rows that were attempted
+    confirmed: int = 0
+    rejected: int = 0
+    failed: int = 0
+    messages: int = 0  # that the tool confirmed; in a dry run, that would be sent
+    not_sendable: Counter[str] = field(default_factory=Counter)
+    held: str | None = None
+    samples: list[Sample] = field(default_factory=list)
+
+    @property
+    def postponed(self) -> int:
+        """Rows that were due and not attempted; the next sync finds them again."""
+        return sum(self.due.values()) - sum(self.sent.values())
+
+    def example(self, profile_id: str, outcome: str, detail: str) -> None:
+        if len(self.samples) < _SAMPLES:
+            self.samples.append(Sample(profile_id, outcome, detail))
+
+
+@dataclass
+class SyncReport:
+    """One sync of one destination. `seconds` is the time at the tool's rate (dry run only)."""
+
+    destination: str
+    refresh_id: int
+    sync_id: int | None
+    dry_run: bool
+    connections: dict[str, ConnectionReport] = field(default_factory=dict)
+    requests: int = 0
+    recovered: int = 0
+    stopped: str | None = None
+    seconds: float | None = None
+    examples: list[Request] = field(default_factory=list)
+
+    @property
+    def held(self) -> dict[str, str]:
+        """Connection -> why the circuit breaker holds it."""
+        return {name: one.held for name, one in self.connections.items() if one.held}
+
+    @property
+    def failed(self) -> bool:
+        """Whether a row is still due after the first try and all retries."""
+        return self.stopped is not None or any(one.failed for one in self.connections.values())
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """The totals, as JSON."""
+        parts = self.connections.values()
+        reasons: Counter[str] = Counter()
+        unsendable: Counter[str] = Counter()
+        for part in parts:
+            reasons.update(part.sent)
+            unsendable.update(part.not_sendable)
+        return {
+            "messages": sum(part.messages for part in parts),
+            "confirmed": sum(part.confirmed for part in parts),
+            "rejected": sum(part.rejected for part in parts),
+            "failed": sum(part.failed for part in parts),
+            "postponed": 0 if self.dry_run else sum(part.postponed for part in parts),
+            "held": len(self.held),
+            "requests": self.requests,
+            "recovered": self.recovered,
+            "reasons": dict(sorted(reasons.items())),
+            "not_sendable": dict(sorted(unsendable.items())),
+        }

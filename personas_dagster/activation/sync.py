@@ -1,0 +1,259 @@
+"""A sync of one destination, from start to end.
+
+Lease, leftovers of a killed sync, difference, circuit breaker, sending, ledger: the order is the
+guarantee. Nothing is sent that is not written down first, and what is written down becomes rows
+of the ledger whatever happens to this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from personas_dagster.activation.connection import Connection, problems
+from personas_dagster.activation.delivery import Delivery, Parcel, batches, parcels
+from personas_dagster.activation.destination import Destination
+from personas_dagster.activation.difference import Difference, reason_to_hold
+from personas_dagster.activation.messages import Writer, read_changes
+from personas_dagster.activation.outbox import Outbox, Settled
+from personas_dagster.activation.pace import Limiter, SharedPace, SlidingWindow
+from personas_dagster.activation.report import ConnectionReport, SyncReport
+from personas_dagster.activation.retries import Retries
+from personas_dagster.errors import PersonasError, Unauthorized
+from personas_dagster.interfaces import Engine, Lake, Session
+from personas_dagster.state.store import State
+
+Progress = Callable[[int, int], None]
+
+_EXAMPLES = 20
+
+
+def sync(
+    destination_name: str,
+    destination: Destination,
+    connections: Sequence[Connection],
+    *,
+    lake: Lake,
+    engine: Engine,
+    state: State,
+    prepare: Callable[[Session], None],
+    space_id: str,
+    refresh_id: int,
+    now: Callable[[], dt.datetime],
+    owner: str,
+    dry_run: bool = False,
+    allow: Mapping[str, str] | None = None,
+    limiter: Limiter | None = None,
+    retries: Retries | None = None,
+    progress: Progress | None = None,
+) -> SyncReport:
+    """Deliver what changed to one destination, for all its connections.
+
+    `prepare` makes the graph's relations, `trait_values` and `members` readable in a session.
+    `allow` maps connections or keys to the reason why the circuit breaker lets them pass once.
+    `limiter` replaces the in-process cap on requests; `progress` is told rows done and in all.
+
+    Raises `Busy` when another sync of this destination runs, and `Unauthorized` when the tool
+    does not accept the credentials. All else that went wrong is in the report.
+    """
+    per_second = destination.abilities.requests_per_second
+    job = _Job(
+        name=destination_name,
+        destination=destination,
+        connections=connections,
+        prepare=prepare,
+        space_id=space_id,
+        refresh_id=refresh_id,
+        now=now,
+        owner=owner,
+        allow=dict(allow or {}),
+        limiter=limiter or (SlidingWindow(per_second) if per_second else None),
+        retries=retries or Retries(),
+        progress=progress or (lambda done, total: None),
+    )
+    job.check()
+    outbox = Outbox(state, lake, destination_name, now)
+    if dry_run:
+        with engine.session(lake) as session:
+            return job.rehearse(session, outbox)
+    lease = state.lease(
+        f"destination:{destination_name}", owner=owner, holder=f"sync of {destination_name}"
+    )
+    with lease, engine.session(lake) as session:
+        return job.run(session, outbox, lake, state)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One sync's arguments, and its steps."""
+
+    name: str
+    destination: Destination
+    connections: Sequence[Connection]
+    prepare: Callable[[Session], None]
+    space_id: str
+    refresh_id: int
+    now: Callable[[], dt.datetime]
+    owner: str
+    allow: Mapping[str, str]
+    limiter: Limiter | None
+    retries: Retries
+    progress: Progress
+    passed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        return [one.name for one in self.connections]
+
+    def check(self) -> None:
+        """Refuse connections that this destination cannot take."""
+        abilities = self.destination.abilities
+        found = [text for one in self.connections for text in problems(one, abilities)]
+        found += [
+            f"connection {one.name} belongs to destination {one.destination}, not to {self.name}"
+            for one in self.connections
+            if one.destination != self.name
+        ]
+        if found:
+            raise PersonasError("\n".join(found))
+
+    def rehearse(self, session: Session, outbox: Outbox) -> SyncReport:
+        """Write and send nothing: counts, the first requests, the time at the tool's rate."""
+        difference, report = self._compare(session, outbox.never_synced(self.names), None)
+        abilities = self.destination.abilities
+        for parcel in self._parcels(difference):
+            report.connections[parcel.connection].messages += len(parcel.messages)
+            for batch in batches(parcel.messages, abilities):
+                requests = self.destination.preview(batch)
+                report.requests += len(requests)
+                report.examples.extend(requests[: _EXAMPLES - len(report.examples)])
+        if abilities.requests_per_second:
+            report.seconds = report.requests / abilities.requests_per_second
+        return report
+
+    def run(self, session: Session, outbox: Outbox, lake: Lake, state: State) -> SyncReport:
+        """The real thing; the caller holds the lease."""
+        sync_id = outbox.start(self.refresh_id)
+        recovered = outbox.flush()
+        first = outbox.first_seen(self.names, self.refresh_id)
+        difference, report = self._compare(session, first, sync_id)
+        report.recovered = recovered
+        self._note(state, report)
+        silent = difference.silent(refresh_id=self.refresh_id, sync_id=sync_id, at=self.now())
+        lake.append("ledger", silent)
+        # their past is in the ledger now, whatever becomes of the rest
+        historical = self.destination.abilities.takes_historical
+        kept_back = [c.name for c in self.connections if not (c.backfill and historical)]
+        outbox.synced(kept_back, self.refresh_id)
+        pace = SharedPace(self.limiter, self.retries.sleep)
+        log = _Log(outbox, report, self.progress)
+        delivery = Delivery(self.destination, pace, self.retries, log)
+        try:
+            asyncio.run(delivery.run(self._parcels(difference)))
+        except BaseException as error:
+            self._close(state, outbox, report, type(error).__name__)
+            raise
+        report.requests = pace.requests
+        report.stopped = str(delivery.stopped) if delivery.stopped else None
+        outbox.flush()
+        self._close(state, outbox, report, report.stopped)
+        if isinstance(delivery.stopped, Unauthorized):
+            raise Unauthorized(
+                f"destination {self.name}: {delivery.stopped}; check its credentials, then sync "
+                "again: what was not confirmed is still due"
+            )
+        return report
+
+    def _compare(
+        self, session: Session, first: frozenset[str], sync_id: int | None
+    ) -> tuple[Difference, SyncReport]:
+        """The difference, and a report that knows what is due and what is held."""
+        self.prepare(session)
+        session.view("ledger")
+        abilities = self.destination.abilities
+        difference = Difference(session, self.connections, abilities, first=first)
+        report = SyncReport(self.name, self.refresh_id, sync_id, sync_id is None)
+        for one in self.connections:
+            size = difference.sizes[one.name]
+            part = ConnectionReport(one.name, one.key, one.name in first, size.before, size.now)
+            part.due.update(difference.due[one.name])
+            part.not_sendable.update(difference.not_sendable[one.name])
+            reason = None if part.first else reason_to_hold(one, size)
+            if reason and {one.name, one.key} & self.allow.keys():
+                self.passed[one.name] = reason
+            else:
+                part.held = reason
+            report.connections[one.name] = part
+        difference.hold(list(report.held))
+        return difference, report
+
+    def _parcels(self, difference: Difference) -> Iterator[Parcel]:
+        abilities, at = self.destination.abilities, self.now()
+        writers = {
+            one.name: Writer(one, abilities, space_id=self.space_id, timestamp=at)
+            for one in self.connections
+        }
+        return parcels(read_changes(difference.changes(), self.refresh_id), writers, abilities)
+
+    def _note(self, state: State, report: SyncReport) -> None:
+        """The audit trail learns what is held, and what a person let pass, who and why."""
+        for name, reason in report.held.items():
+            state.audit("sync", name, at=self.now(), outcome="held", reason=reason)
+        for one in self.connections:
+            if one.name in self.passed:
+                why = self.allow.get(one.name) or self.allow[one.key]
+                state.audit(
+                    "allow",
+                    one.name,
+                    at=self.now(),
+                    outcome="allowed",
+                    reason=f"{self.owner}: {why} (held because it {self.passed[one.name]})",
+                )
+
+    def _close(self, state: State, outbox: Outbox, report: SyncReport, reason: str | None) -> None:
+        """The sync's row, the audit trail, and which connections were gone through to the end."""
+        done = [
+            name for name, one in report.connections.items() if not one.held and not one.postponed
+        ]
+        outbox.synced(done, self.refresh_id)
+        outcome = "failed" if reason is not None or report.failed else "finished"
+        if report.sync_id is not None:
+            outbox.finish(report.sync_id, outcome, report.counts)
+        state.audit(
+            "sync", self.name, at=self.now(), outcome=outcome, reason=reason, counts=report.counts
+        )
+
+
+class _Log:
+    """Writes intents and answers, and keeps the report's counts."""
+
+    def __init__(self, outbox: Outbox, report: SyncReport, progress: Progress) -> None:
+        self._outbox, self._report, self._progress = outbox, report, progress
+        parts = report.connections.values()
+        self._total = sum(sum(one.due.values()) for one in parts if not one.held)
+        self._done = 0
+
+    def intend(self, parcel: Parcel) -> int:
+        key = self._report.connections[parcel.connection].key
+        assert self._report.sync_id is not None
+        changes = [change for change, _ in parcel.rows]
+        return self._outbox.intend(self._report.sync_id, key, self._report.refresh_id, changes)
+
+    def answer(self, intent_id: int, parcel: Parcel, settled: Sequence[Settled]) -> None:
+        self._outbox.answer(intent_id, settled)
+        part = self._report.connections[parcel.connection]
+        for (change, messages), one in zip(parcel.rows, settled, strict=True):
+            part.sent[change.reason] += 1
+            if one.outcome == "confirmed":
+                part.confirmed += 1
+                part.messages += len(messages)
+                continue
+            if one.outcome in ("rejected", "partial"):
+                part.rejected += 1
+            else:
+                part.failed += 1
+            part.example(change.profile_id, one.outcome, one.detail or "")
+        self._done += len(settled)
+        self._progress(self._done, self._total)

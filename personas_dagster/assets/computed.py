@@ -1,0 +1,181 @@
+"""Custom traits, and one shared operation for all computed traits and audiences."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from personas_dagster import refresh
+from personas_dagster.assets import metadata as show
+from personas_dagster.assets.keys import Names, declared_at, owners
+from personas_dagster.query import Definition, check
+from personas_dagster.resources import SpaceResource
+from personas_dagster.spaces import Space
+from personas_dagster.traits.compute import Computed
+
+COMPUTE = "compute"
+
+
+def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
+    """`custom_traits`, and the operation behind every computed trait and audience."""
+    return [_custom_traits(names), _compute(space, names)]
+
+
+def _custom_traits(names: Names) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=names.key("custom_traits"),
+        deps=[names.key("events")],
+        description="Traits that identify and group messages carry; the newest value holds.",
+        group_name="traits",
+        owners=owners(None),
+        kinds={"deltalake", "duckdb"},
+    )
+    def custom_traits(context: dg.AssetExecutionContext, space: SpaceResource) -> Any:
+        held, this = space.begin(context)
+        changed = refresh.custom_traits(held, this)
+        refresh.note(held, this, custom_traits_changed=changed)
+        if not _follows(context):
+            refresh.finish(held, this, now=space.now())
+        return dg.MaterializeResult(
+            metadata={
+                "as_of": dg.MetadataValue.timestamp(this.as_of),
+                "values_changed": sum(changed.values()),
+                "changes": show.bars(changed, title="profiles that changed, by trait"),
+            }
+        )
+
+    return custom_traits
+
+
+def _follows(context: dg.AssetExecutionContext) -> bool:
+    """Whether this run also computes: then the refresh is published there."""
+    return any(node.name.endswith(COMPUTE) for node in context.job_def.nodes)
+
+
+def _compute(space: Space, names: Names) -> dg.AssetsDefinition:
+    memberships, changes = names.key("audience_memberships"), names.key("audience_changes")
+    specs = [_spec(space, names, definition) for definition in space.definitions]
+    specs += [
+        dg.AssetSpec(
+            memberships,
+            deps=[names.key("custom_traits"), *map(names.audience, space.audience_keys)],
+            description="Who is in which audience, and since when.",
+            group_name="audiences",
+            owners=owners(None),
+            kinds={"deltalake"},
+            skippable=True,
+        ),
+        dg.AssetSpec(
+            changes,
+            deps=[memberships],
+            description="Who entered and who exited, at which refresh.",
+            group_name="audiences",
+            owners=owners(None),
+            kinds={"deltalake"},
+            skippable=True,
+        ),
+    ]
+
+    @dg.multi_asset(name=f"{space.name}__{COMPUTE}", specs=specs, can_subset=True)
+    def compute(context: dg.AssetExecutionContext, space: SpaceResource) -> Iterator[Any]:
+        held, this = space.begin(context)
+        chosen = {key.path[-1] for key in context.selected_asset_keys}
+        computed = refresh.compute_definitions(held, this, only=chosen)
+        refresh.note(
+            held,
+            this,
+            traits_changed=dict(computed.traits_changed),
+            traits_held=dict(computed.traits_held),
+            audiences={
+                key: {"size": m.size, "entered": m.entered, "exited": m.exited}
+                for key, m in computed.movements.items()
+            },
+        )
+        refresh.finish(held, this, now=space.now())
+        for result in _results(held, names, this, computed):
+            if result.asset_key in context.selected_asset_keys:
+                yield result
+
+    return compute
+
+
+def _spec(space: Space, names: Names, definition: Definition) -> dg.AssetSpec:
+    """One trait or audience as an asset; its dependencies are those of its query."""
+    project = space.project
+    is_audience = definition.kind == "audience"
+    declared: Any = (project.audiences if is_audience else project.computed_traits)[definition.key]
+    checked = check(definition)
+    deps = {names.key("events"), names.key("identity_graph")}
+    own = {one.key: one for one in space.definitions}
+    for reference in checked.references:
+        if reference in own:
+            kind = names.audience if own[reference].kind == "audience" else names.trait
+            deps.add(kind(reference))
+        else:
+            deps.add(names.key("custom_traits"))
+            deps.update(names.sql_trait(key) for key in space.sql_traits)
+    return dg.AssetSpec(
+        names.audience(definition.key) if is_audience else names.trait(definition.key),
+        deps=sorted(deps),
+        description=(declared.model.description + "\n\n" if declared.model.description else "")
+        + f"```\n{definition.query.strip()}\n```",
+        group_name="audiences" if is_audience else "computed_traits",
+        owners=owners(declared.model.owner),
+        kinds={"deltalake", "duckdb", definition.kind},
+        tags={tag: "" for tag in declared.model.tags},
+        metadata={"collection": definition.collection, **declared_at(project.root, declared)},
+        skippable=True,
+    )
+
+
+def _results(
+    space: Space, names: Names, this: refresh.Refresh, computed: Computed
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """A materialisation where something changed, and none where nothing did."""
+    as_of = dg.MetadataValue.timestamp(this.as_of)
+    for key, changed in computed.traits_changed.items():
+        if changed:
+            yield dg.MaterializeResult(
+                asset_key=names.trait(key),
+                metadata={
+                    "as_of": as_of,
+                    "dagster/row_count": computed.traits_held.get(key, 0),
+                    "profiles_changed": changed,
+                    "distribution": show.table(computed.distributions.get(key, ())),
+                },
+            )
+    moved = {k: m for k, m in computed.movements.items() if m.entered or m.exited}
+    for key, movement in moved.items():
+        yield dg.MaterializeResult(
+            asset_key=names.audience(key),
+            metadata={
+                "as_of": as_of,
+                "dagster/row_count": movement.size,
+                "entered": movement.entered,
+                "exited": movement.exited,
+            },
+        )
+    sizes = {key: m.size for key, m in sorted(computed.movements.items())}
+    if moved:
+        yield dg.MaterializeResult(
+            asset_key=names.key("audience_memberships"),
+            metadata={
+                "as_of": as_of,
+                "dagster/row_count": sum(sizes.values()),
+                "sizes": show.bars(sizes, title="members by audience"),
+                "table_size": show.size(space.lake.bytes("audience_memberships")),
+            },
+        )
+        yield dg.MaterializeResult(
+            asset_key=names.key("audience_changes"),
+            metadata={
+                "as_of": as_of,
+                "dagster/row_count": sum(m.entered + m.exited for m in moved.values()),
+                "changes": show.table(
+                    [
+                        {"audience": k, "entered": m.entered, "exited": m.exited, "size": m.size}
+                        for k, m in sorted(moved.items())
+                    ]
+                ),
+            },
+        )

@@ -1,0 +1,123 @@
+"""The identity graph: candidates, the checks that guard them, the graph."""
+
+from typing import Any
+
+import dagster as dg
+
+from personas_dagster import refresh
+from personas_dagster.assets import metadata as show
+from personas_dagster.assets.keys import Names, owners
+from personas_dagster.errors import CheckFailed
+from personas_dagster.identity.guard import CHECKS
+from personas_dagster.resources import SpaceResource
+
+GROUP = "identity"
+
+
+def assets(names: Names) -> list[dg.AssetsDefinition]:
+    """`merge_candidates` and `identity_graph`."""
+    candidates = names.key("merge_candidates")
+
+    @dg.asset(
+        key=candidates,
+        deps=[names.key("raw_events")],
+        description="What the messages that are not in the graph yet would do to it: profiles, "
+        "identifiers, merges, and identifiers that merge protection removes.",
+        group_name=GROUP,
+        owners=owners(None),
+        kinds={"deltalake", "duckdb"},
+    )
+    def merge_candidates(context: dg.AssetExecutionContext, space: SpaceResource) -> Any:
+        proposal = refresh.propose(space.hold(context.run_id), now=space.now())
+        if proposal is None:
+            return dg.MaterializeResult(metadata={"load_id": "no new messages"})
+        return dg.MaterializeResult(
+            metadata={
+                "load_id": proposal.load_id,
+                "dagster/row_count": proposal.messages,
+                "messages_without_profile": proposal.without_profile,
+                **{f"new_{name}": count for name, count in proposal.counts.items()},
+                "merges_prevented": show.bars(
+                    dict(proposal.dropped_by_limit), title="identifiers dropped, by limit"
+                ),
+                "hub_identifiers": show.table(proposal.hubs),
+            }
+        )
+
+    @dg.asset(
+        key=names.key("identity_graph"),
+        deps=[candidates],
+        description="Profiles, identifiers, merges, links between users and accounts, and the "
+        "identifiers that protection dropped. Takes only candidates whose checks passed.",
+        group_name=GROUP,
+        owners=owners(None),
+        kinds={"deltalake"},
+    )
+    def identity_graph(context: dg.AssetExecutionContext, space: SpaceResource) -> Any:
+        held, this = space.begin(context)
+        try:
+            applied = refresh.apply(held, now=space.now())
+        except CheckFailed as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        if applied is None:
+            return dg.MaterializeResult(metadata={"load_id": "no new messages"})
+        refresh.note(held, this, identity=dict(applied.rows))
+        with held.session(held.lake) as session:
+            totals = session.fetch(
+                "SELECT collection, count(*) AS profiles FROM graph_profiles "
+                "GROUP BY ALL ORDER BY ALL"
+            ).to_pylist()
+            kinds = session.fetch(
+                "SELECT type, count(*) AS n FROM graph_identifiers GROUP BY ALL ORDER BY n DESC"
+            ).to_pylist()
+        return dg.MaterializeResult(
+            metadata={
+                "load_id": applied.load_id,
+                **{f"new_{name}": rows for name, rows in applied.rows.items()},
+                **{f"{row['collection']}_now": row["profiles"] for row in totals},
+                "identifiers": show.bars(
+                    {row["type"]: row["n"] for row in kinds}, title="identifiers by type"
+                ),
+                "digests": dg.MetadataValue.json(dict(applied.digests)),
+            }
+        )
+
+    return [merge_candidates, identity_graph]
+
+
+def checks(names: Names) -> list[dg.AssetChecksDefinition]:
+    """The one blocking check: its suite holds all rules that guard merges."""
+
+    @dg.asset_check(
+        asset=names.key("merge_candidates"),
+        name="merge_guard",
+        blocking=True,
+        description="Great Expectations suite over the candidates: " + " ".join(CHECKS.values()),
+    )
+    def merge_guard(context: dg.AssetCheckExecutionContext, space: SpaceResource) -> Any:
+        verdict = refresh.check(space.hold(context.run.run_id))
+        if verdict is None:
+            return dg.AssetCheckResult(passed=True, description="no candidates wait")
+        failed = [finding for finding in verdict.findings if not finding.passed]
+        good = len(verdict.findings) - len(failed)
+        return dg.AssetCheckResult(
+            passed=verdict.passed,
+            description=verdict.reason or f"{good}/{len(verdict.findings)} expectations passed",
+            metadata={
+                "load_id": verdict.load_id,
+                "expectations": show.table(
+                    [
+                        {
+                            "ok": finding.passed,
+                            "rule": CHECKS[finding.check],
+                            "offending": finding.offending,
+                            "observed": finding.observed,
+                            "identifiers": ", ".join(finding.sample),
+                        }
+                        for finding in sorted(verdict.findings, key=lambda f: f.passed)
+                    ]
+                ),
+            },
+        )
+
+    return [merge_guard]

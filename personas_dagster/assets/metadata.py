@@ -1,0 +1,67 @@
+"""How results are shown in Dagster's UI: tables, samples and plots as metadata."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+_MOST_BARS = 60
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> dg.MetadataValue[Any]:
+    """Rows as a table; every cell as the UI can show it."""
+    shown = [
+        {k: v if isinstance(v, str | int | float | bool) else str(v) for k, v in row.items()}
+        for row in rows
+    ]
+    if not shown:
+        return dg.MetadataValue.md("none")
+    schema = dg.TableSchema(
+        columns=[dg.TableColumn(name, _kind(value)) for name, value in shown[0].items()]
+    )
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in shown], schema=schema)
+
+
+def _kind(value: object) -> str:
+    names = {bool: "bool", int: "int", float: "float"}
+    return names.get(type(value), "string")
+
+
+def bars(values: Mapping[str, float], *, title: str) -> dg.MetadataValue[Any]:
+    """A bar chart, as a picture in Markdown. Only the last 60 values where there are more."""
+    if not values:
+        return dg.MetadataValue.md("nothing to draw")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = dict(list(values.items())[-_MOST_BARS:])
+    figure = Figure(figsize=(9, 2.6 if len(shown) > 12 else 0.6 + 0.32 * len(shown)), dpi=80)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    if len(shown) > 12:
+        axes.bar(range(len(shown)), list(shown.values()), color="#4f46e5")
+        step = max(1, len(shown) // 8)
+        axes.set_xticks(range(0, len(shown), step), list(shown)[::step], fontsize=7)
+    else:
+        axes.barh(list(shown)[::-1], list(shown.values())[::-1], color="#4f46e5")
+        axes.tick_params(labelsize=8)
+    axes.set_title(title, fontsize=9, loc="left")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.tight_layout()
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    encoded = base64.b64encode(picture.getvalue()).decode()
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{encoded})")
+
+
+def size(count: int) -> dg.MetadataValue[Any]:
+    """Bytes, for people."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return dg.MetadataValue.text(f"{amount:.1f} {unit}")
+        amount /= 1024
+    return dg.MetadataValue.text(f"{amount:.1f} TiB")

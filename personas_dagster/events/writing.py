@@ -1,0 +1,140 @@
+"""From staged rows to the rows of `raw_events` and `rejected_events`, and their counts."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from personas_dagster.events import duplicates
+from personas_dagster.events.landing import LandedFile
+from personas_dagster.interfaces import Session
+
+_RAW = """
+SELECT message_id, type, event, user_id, anonymous_id, group_id, previous_id, timestamp,
+    received_at, sent_at, original_timestamp, properties, traits, context, integrations,
+    source_id, load_id, file_id, line, received_date
+FROM staged ANTI JOIN dropped USING (file_id, line)
+WHERE reason IS NULL
+"""
+
+_REJECTED = """
+SELECT reason, detail, raw, names.file AS file, source_id, load_id, file_id, line, received_date
+FROM staged JOIN names USING (file_id)
+WHERE reason IS NOT NULL
+"""
+
+_COUNTS = """
+SELECT staged.file_id, received_date, reason, dropped.line IS NOT NULL AS is_duplicate,
+    count(*) AS messages,
+    count(*) FILTER (clock_skew) AS clock_skew,
+    count(*) FILTER (oversize) AS oversize,
+    count(*) FILTER (empty_group_id) AS empty_group_ids
+FROM staged
+LEFT JOIN dropped ON dropped.file_id = staged.file_id AND dropped.line = staged.line
+GROUP BY ALL
+"""
+
+
+@dataclass
+class Counts:
+    """What became of the messages of a file or a load."""
+
+    accepted: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+    clock_skew: int = 0
+    oversize: int = 0
+    empty_group_ids: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    received_dates: Counter[str] = field(default_factory=Counter)  # accepted messages, by date
+    read_dates: Counter[str] = field(default_factory=Counter)  # all messages, by date
+
+    def add(self, row: Mapping[str, object]) -> None:
+        messages, date = _count(row["messages"]), str(row["received_date"])
+        self.read_dates[date] += messages
+        if row["reason"] is not None:
+            self.rejected += messages
+            self.reasons[str(row["reason"])] += messages
+            self.received_dates[date] += 0
+        elif row["is_duplicate"]:
+            self.duplicates += messages
+        else:
+            self.accepted += messages
+            self.received_dates[date] += messages
+            self.clock_skew += _count(row["clock_skew"])
+            self.oversize += _count(row["oversize"])
+            self.empty_group_ids += _count(row["empty_group_ids"])
+
+    def include(self, other: Counts) -> None:
+        self.accepted += other.accepted
+        self.rejected += other.rejected
+        self.duplicates += other.duplicates
+        self.clock_skew += other.clock_skew
+        self.oversize += other.oversize
+        self.empty_group_ids += other.empty_group_ids
+        for mine, theirs in (
+            (self.reasons, other.reasons),
+            (self.received_dates, other.received_dates),
+            (self.read_dates, other.read_dates),
+        ):
+            mine.update(theirs)
+
+    def as_json(self) -> dict[str, object]:
+        """For the state database; dates have a column of their own."""
+        return {
+            "accepted": self.accepted,
+            "rejected": self.rejected,
+            "duplicates": self.duplicates,
+            "clock_skew": self.clock_skew,
+            "oversize": self.oversize,
+            "empty_group_ids": self.empty_group_ids,
+            "reasons": dict(sorted(self.reasons.items())),
+        }
+
+
+def _count(value: object) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+class StagedRows:
+    """The staged rows of a session, with their duplicates told apart."""
+
+    def __init__(
+        self,
+        session: Session,
+        path: Path,
+        files: Sequence[LandedFile],
+        *,
+        windows: Mapping[int, int],
+        made_again: Sequence[dt.date] = (),
+    ) -> None:
+        self._session = session
+        session.run("SET VARIABLE staged_file = $1", [str(path)])
+        session.run(
+            "CREATE OR REPLACE TEMP VIEW staged AS "
+            "SELECT * FROM read_parquet(getvariable('staged_file'))"
+        )
+        names = {"file_id": pa.int64(), "file": pa.string()}
+        rows = [{"file_id": file.file_id, "file": file.name} for file in files]
+        session.register("names", pa.Table.from_pylist(rows, schema=pa.schema(names)))
+        dropped = duplicates.find(session, windows=windows, made_again=made_again)
+        session.register("dropped", dropped)
+
+    def accepted(self) -> pa.RecordBatchReader:
+        return self._session.stream(_RAW)
+
+    def rejected(self) -> pa.RecordBatchReader:
+        return self._session.stream(_REJECTED)
+
+    def counts(self) -> dict[int, Counts]:
+        """Counts by file."""
+        found: dict[int, Counts] = {}
+        for row in self._session.fetch(_COUNTS).to_pylist():
+            found.setdefault(row["file_id"], Counts()).add(row)
+        return found

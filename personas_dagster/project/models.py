@@ -1,0 +1,374 @@
+"""What a definition file may say: one pydantic model for each kind of file.
+
+The models hold facts as written. What spans files (references, unknown names) is checked in
+`loader`; what they become in a running space is decided in `spaces`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from personas_dagster.errors import PersonasError
+from personas_dagster.identity.rules import DEFAULT_BLOCKED, IdentityRules, TypeRule
+
+_KEY = re.compile(r"^[a-z][a-z0-9_]{0,99}$")
+_DURATION = re.compile(r"^\s*(\d+)\s*(second|minute|hour|day)s?\s*$")
+_PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
+
+
+def _key(value: str) -> str:
+    if not _KEY.match(value):
+        raise ValueError("expected snake_case: a small letter, then letters, digits and _")
+    return value
+
+
+def _no_password(value: object) -> object:
+    if isinstance(value, str) and _PASSWORD.search(value):
+        raise ValueError(
+            "a password stands in the file; put the whole URL into the environment and write "
+            "{env: NAME} here"
+        )
+    return value
+
+
+def _duration(value: object) -> object:
+    if isinstance(value, str):
+        found = _DURATION.match(value)
+        if not found:
+            raise ValueError("expected a duration such as `30 days` or `12 hours`")
+        return dt.timedelta(**{f"{found.group(2)}s": int(found.group(1))})
+    return value
+
+
+Key = Annotated[str, AfterValidator(_key)]
+Duration = Annotated[dt.timedelta, BeforeValidator(_duration)]
+Collection = Literal["users", "accounts"]
+
+
+class Model(BaseModel):
+    """Unknown fields are errors: a typo must not become a default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Secret(Model):
+    """Where a value is to be read from when it is needed: the environment, or a file."""
+
+    env: str | None = None
+    file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Secret:
+        if (self.env is None) == (self.file is None):
+            raise ValueError("expected exactly one of `env` and `file`")
+        return self
+
+    def read(self) -> SecretStr:
+        """The value; a PersonasError that names the variable or file when there is none."""
+        if self.file is not None:
+            try:
+                return SecretStr(self.file.read_text(encoding="utf-8").strip())
+            except OSError as error:
+                raise PersonasError(
+                    f"secret file {self.file} cannot be read: {error.strerror}"
+                ) from error
+        value = os.environ.get(self.env or "")
+        if not value:
+            raise PersonasError(f"environment variable {self.env} is not set; export it first")
+        return SecretStr(value)
+
+
+Text = Annotated[Secret | str, BeforeValidator(_no_password)]
+
+
+def resolve(value: Text) -> str:
+    """A text as written, or as its secret says."""
+    return value if isinstance(value, str) else value.read().get_secret_value()
+
+
+class Described(Model):
+    """What every asset may say about itself."""
+
+    description: str = ""
+    owner: str | None = None
+    tags: tuple[str, ...] = ()
+    spaces: tuple[str, ...] | None = Field(default=None, description="only in these spaces")
+
+
+class Source(Described):
+    """assets/sources/: where messages come from."""
+
+    name: str
+    id: Key | None = None
+    kind: Literal["library", "file", "cloud app", "warehouse", "sql_trait"] = "library"
+    enabled: bool = True
+
+
+class LimitModel(Model):
+    """`limit: 5` or `limit: {count: 5, per: week}`."""
+
+    count: int = Field(ge=1)
+    per: Literal["ever", "day", "week", "month", "year"] = "ever"
+
+
+class TypeModel(Model):
+    """The rules of one external ID type."""
+
+    priority: int | None = Field(default=None, ge=1)
+    limit: LimitModel | None = None
+    blocked: tuple[str, ...] = ()
+    keys: tuple[str, ...] = Field(
+        default=(), description="traits and properties that carry this identifier"
+    )
+
+    @field_validator("limit", mode="before")
+    @classmethod
+    def _count(cls, value: object) -> object:
+        return {"count": value} if isinstance(value, int) else value
+
+    @field_validator("blocked")
+    @classmethod
+    def _patterns(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            _blocked(value)
+        return values
+
+
+class Identity(Model):
+    """assets/identity.yaml, and `identity:` of a space, which overrides it field by field."""
+
+    types: dict[str, TypeModel] = {}
+    blocked: tuple[str, ...] | None = Field(
+        default=None, description="for every type, instead of the defaults; /.../ is a regex"
+    )
+    cross_domain_id: bool = False
+    alias: Literal["ignore", "merge"] = "ignore"
+    max_merges: int = Field(default=100, ge=1)
+    max_identifiers: int = Field(default=1_000, ge=1)
+    hub_degree: int = Field(default=20, ge=1)
+    max_profile_identifiers: int = Field(default=200, ge=1)
+
+    @field_validator("blocked")
+    @classmethod
+    def _patterns(cls, values: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for value in values or ():
+            _blocked(value)
+        return values
+
+    def rules(self) -> IdentityRules:
+        """These settings as the rules that the core works with."""
+        types, blocked, keys = {}, {}, {}
+        default = IdentityRules()
+        blocked["*"] = (
+            DEFAULT_BLOCKED
+            if self.blocked is None
+            else tuple(_blocked(value) for value in self.blocked)
+        )
+        for kind, model in self.types.items():
+            base = default.rule(kind)
+            limit = model.limit or LimitModel(count=base.limit)
+            types[kind] = TypeRule(
+                priority=model.priority if model.priority is not None else base.priority,
+                limit=limit.count,
+                per=limit.per,
+            )
+            if model.blocked:
+                blocked[kind] = tuple(_blocked(value) for value in model.blocked)
+            if model.keys:
+                keys[kind] = model.keys
+        return IdentityRules(
+            types=types,
+            blocked=blocked,
+            keys=keys,
+            cross_domain_id=self.cross_domain_id,
+            alias=self.alias,
+            max_merges=self.max_merges,
+            max_identifiers=self.max_identifiers,
+            hub_degree=self.hub_degree,
+            max_profile_identifiers=self.max_profile_identifiers,
+        )
+
+
+def _blocked(value: str) -> str | re.Pattern[str]:
+    """`/.../` is a regular expression, anything else an exact value."""
+    if len(value) > 1 and value.startswith("/") and value.endswith("/"):
+        try:
+            return re.compile(value[1:-1])
+        except re.error as error:
+            raise ValueError(f"{value} is not a regular expression: {error}") from error
+    return value
+
+
+class ComputedTrait(Described):
+    """assets/computed_traits/: a value per profile, by a query."""
+
+    name: str = ""
+    key: Key
+    collection: Collection = "users"
+    query: str
+    lookback: Duration | None = None
+    enabled: bool = True
+
+
+class Audience(Described):
+    """assets/audiences/: a set of profiles, by a boolean query."""
+
+    name: str
+    key: Key
+    collection: Collection = "users"
+    query: str
+    include_anonymous: bool = False
+    lookback: Duration | None = None
+    enabled: bool = True
+
+
+class SqlTrait(Described):
+    """assets/sql_traits/: traits from a query against a warehouse."""
+
+    name: str = ""
+    key: Key
+    warehouse: str = "lake"
+    query: str
+    enabled: bool = True
+
+
+class LakeModel(Model):
+    location: str = Field(description="a folder, or a URL (s3://, gs://, az://)")
+    storage_options: dict[str, Text] = {}
+
+
+class EngineModel(Model):
+    type: Literal["duckdb"] = "duckdb"
+    threads: int | None = Field(default=None, ge=1)
+    memory_limit: str | None = Field(default=None, pattern=r"^\d+(\.\d+)? ?(MB|GB|MiB|GiB)$")
+
+
+class StateModel(Model):
+    url: Text
+
+
+class PartitionsModel(Model):
+    """How `raw_events` is partitioned in the UI."""
+
+    by: Literal["day", "hour"] = "day"
+    start: dt.date = dt.date(2015, 1, 1)
+
+
+class PromotionModel(Model):
+    """An event property that is kept as a custom trait."""
+
+    event: str
+    property: str
+    key: str = Field(alias="as")
+
+
+class Space(Model):
+    """resources/spaces/: an environment of its own."""
+
+    name: Key
+    description: str = ""
+    default: bool = False
+    automation: bool = Field(default=False, description="schedules and sensors run by themselves")
+    lake: LakeModel
+    engine: EngineModel = EngineModel()
+    state: StateModel
+    landing: Path
+    partitions: PartitionsModel = PartitionsModel()
+    dedupe_days: int = Field(default=7, ge=0)
+    identity: dict[str, Any] = Field(default={}, description="overrides assets/identity.yaml")
+    promote: tuple[PromotionModel, ...] = ()
+    sources: tuple[str, ...] | None = None
+    destinations: tuple[str, ...] | None = None
+
+
+class Warehouse(Model):
+    """resources/warehouses/: a database that SQL traits read from."""
+
+    name: Key
+    url: Text
+    description: str = ""
+
+
+class Destination(Model):
+    """resources/destinations/: an account at a tool. `settings` are the tool's own."""
+
+    name: Key
+    type: str
+    description: str = ""
+    settings: dict[str, Any] = {}
+    spaces: tuple[str, ...] | None = None
+    enabled: bool = True
+
+
+class EventNames(Model):
+    entered: str = "Audience Entered"
+    exited: str = "Audience Exited"
+    computed: str = "Trait Computed"
+
+
+class Connection(Model):
+    """sensors/connections/: one trait or audience, to one destination."""
+
+    name: str
+    audience: str | None = None
+    trait: str | None = None
+    destination: str
+    send: tuple[Literal["identify", "track", "group"], ...] | None = Field(
+        default=None, min_length=1, description="default: identify and track; group for accounts"
+    )
+    email: Literal["all", "first", "last"] = "all"
+    enrich: tuple[str, ...] = ()
+    backfill: bool = True
+    resend_new_identifiers: bool = True
+    events: EventNames = EventNames()
+    max_change: float = Field(default=0.5, gt=0)
+    spaces: tuple[str, ...] | None = None
+    enabled: bool = True
+
+    @model_validator(mode="after")
+    def _one(self) -> Connection:
+        if (self.audience is None) == (self.trait is None):
+            raise ValueError("expected exactly one of `audience` and `trait`")
+        return self
+
+    @property
+    def key(self) -> str:
+        """The key of the trait or audience that is connected."""
+        return self.audience or self.trait or ""
+
+
+class Schedules(Model):
+    """sensors/schedules.yaml: cron expressions, in UTC."""
+
+    refresh: str = "0 * * * *"
+    sql_traits: str = "0 */12 * * *"
+    retries: int = Field(default=1, ge=0, description="how often a failed run is started again")
+
+    @field_validator("refresh", "sql_traits")
+    @classmethod
+    def _cron(cls, value: str) -> str:
+        if len(value.split()) != 5:
+            raise ValueError("expected a cron expression of five fields, such as `0 * * * *`")
+        return value
+
+
+class Alerts(Model):
+    """sensors/alerts.yaml: where failures are told."""
+
+    urls: tuple[Text, ...] = Field(default=(), description="Apprise URLs")
+    when: Literal["failure", "every_attempt"] = "failure"

@@ -1,0 +1,242 @@
+"""Pass: reducers to aggregates over the rows of a stream.
+
+What belongs here: which SELECTs reduce rows that were already selected. Reducers that read one
+number or one text per row share one SELECT, with a FILTER each; those that count values (mode,
+unique) first group by value; paths with `$` first make a row of each element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from sqlglot import exp
+
+from personas_dagster.query import sql
+from personas_dagster.query.compile_events import EventColumns
+from personas_dagster.query.paths import EACH
+from personas_dagster.query.sql import call, column
+from personas_dagster.query.streams import Partial
+from personas_dagster.query.tree import As, Field, segments
+from personas_dagster.query.values import Json, Number, Text, Value, number_text
+
+_BY_VALUE = ("mode", "unique", "unique_count")
+_COUNTS = ("count", "unique_count")
+_NUMBERS = ("sum", "avg")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A partial, the column it becomes, and the rows it takes (a column of the source)."""
+
+    partial: Partial
+    name: str
+    taken: str | None  # None: all rows
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A SELECT of `key` and one column per name."""
+
+    query: exp.Select
+    names: tuple[str, ...]
+
+
+Relation = Callable[[Sequence[exp.Expr]], exp.Expr]
+
+
+def value_of(one: Partial, item: exp.Expr) -> Value:
+    """What a partial's column holds, for a profile that may have no row of it."""
+    if one.reducer in _COUNTS:
+        return Number(sql.either(item, sql.number(0)), whole=True)
+    if one.reducer in _NUMBERS or (one.reducer in ("min", "max") and one.as_type is None):
+        return Number(item)
+    if one.reducer in ("min", "max"):
+        return Text(item)
+    return Json(item)
+
+
+def reduce(
+    wanted: Sequence[Wanted], columns: EventColumns, key: str, relation: Relation
+) -> list[Reduced]:
+    """All partials over one relation.
+
+    `relation(extra)` is the rows, called `s`, with the columns `extra` added (they may name the
+    columns of the event as those of `r`).
+    """
+    plain = [one for one in wanted if not _by_value(one.partial) and not _each(one.partial)]
+    groups: dict[tuple[Field, As | None, bool], list[Wanted]] = {}
+    for one in wanted:
+        field = one.partial.field
+        if one not in plain and field:
+            by_value = _by_value(one.partial)
+            as_type = one.partial.as_type if by_value else None
+            groups.setdefault((field, as_type, by_value), []).append(one)
+    reduced = [_plain(plain, columns, key, relation)] if plain else []
+    for (field, as_type, by_value), some in groups.items():
+        make = _by_values if by_value else _elements
+        reduced.append(make(some, field, as_type, columns, key, relation))
+    return reduced
+
+
+def _by_value(one: Partial) -> bool:
+    return one.reducer in _BY_VALUE
+
+
+def _each(one: Partial) -> bool:
+    return one.field is not None and EACH in segments(one.field.path)
+
+
+def _grouped(some: Sequence[Wanted], values: list[exp.Expr], source: exp.Expr, key: str) -> Reduced:
+    named = [sql.named(value, one.name) for one, value in zip(some, values, strict=True)]
+    query = sql.select([column(key, "s"), *named], source, group=[column(key, "s")])
+    return Reduced(query, tuple(one.name for one in some))
+
+
+def _plain(some: Sequence[Wanted], columns: EventColumns, key: str, relation: Relation) -> Reduced:
+    aggregates = []
+    for one in some:
+        field = one.partial.field
+        value = columns.value(field, "s") if field else None
+        aggregates.append(_aggregate(one, value, partial(columns.moment, "s"), _taken(one)))
+    return _grouped(some, aggregates, relation([]), key)
+
+
+def _elements(
+    some: Sequence[Wanted],
+    field: Field,
+    as_type: As | None,
+    columns: EventColumns,
+    key: str,
+    relation: Relation,
+) -> Reduced:
+    """A row for each element that `$` reaches; within an event they stay in order."""
+    value = Json(column("item", "s"))
+
+    def order() -> list[exp.Expr]:
+        return [*columns.moment("s"), column("position", "s")]
+
+    aggregates = [_aggregate(one, value, order, _taken(one)) for one in some]
+    return _grouped(some, aggregates, relation(_unnested(columns, field)), key)
+
+
+def _unnested(columns: EventColumns, field: Field) -> list[exp.Expr]:
+    items = columns.view(field, "items", "r")
+    return [
+        sql.named(call("unnest", items), "item"),
+        sql.named(call("generate_subscripts", items.copy(), sql.number(1)), "position"),
+    ]
+
+
+def _taken(one: Wanted) -> exp.Expr:
+    return column(one.taken, "s") if one.taken else sql.TRUE()
+
+
+def _aggregate(
+    one: Wanted, value: Value | None, order: Callable[[], list[exp.Expr]], taken: exp.Expr
+) -> exp.Expr:
+    reducer, as_type = one.partial.reducer, one.partial.as_type
+    if reducer == "count" or value is None:
+        return sql.where_only(sql.count_all(), taken)
+    if reducer in ("first", "last"):
+        moment = call("row", *order())
+        function = "arg_min" if reducer == "first" else "arg_max"
+        there = sql.all_of([taken, value.exists()])
+        return sql.where_only(call(function, value.json(), moment), there)
+    if reducer in ("min", "max"):
+        item = value.text() if as_type == "string" else value.number()
+        assert item is not None
+        return sql.where_only(call(reducer, item), taken)
+    return _rounded(reducer, value, taken)
+
+
+def _rounded(reducer: str, value: Value, taken: exp.Expr) -> exp.Expr:
+    """sum and avg that do not depend on the order of rows.
+
+    Summed with compensation and rounded to 15 significant digits: 0.1 + 0.2 is 0.3.
+    """
+    item = value.number()
+    assert item is not None
+    total = _digits(sql.where_only(call("fsum", item), taken))
+    if reducer == "sum":
+        return total
+    count = sql.where_only(exp.Count(this=item.copy()), taken.copy())
+    return _digits(exp.Div(this=total, expression=count))
+
+
+def _digits(item: exp.Expr) -> exp.Expr:
+    return sql.cast(call("format", sql.text("{:.15g}"), item), "DOUBLE")
+
+
+def _by_values(
+    some: Sequence[Wanted],
+    field: Field,
+    as_type: As | None,
+    columns: EventColumns,
+    key: str,
+    relation: Relation,
+) -> Reduced:
+    """mode and unique: how often each value occurs, then one row per key."""
+    text, json, extra = _counted(field, as_type, columns)
+    filters = [_taken(one) for one in some]
+    inner_columns: list[exp.Expr] = [column(key, "s"), sql.named(text, "t")]
+    for index, taken in enumerate(filters):
+        count, smallest = sql.count_all(), call("min", json.copy())
+        inner_columns.append(sql.named(sql.where_only(count, taken), f"c{index}"))
+        inner_columns.append(sql.named(sql.where_only(smallest, taken.copy()), f"v{index}"))
+    there = sql.all_of([sql.is_not_null(text.copy()), sql.any_of(f.copy() for f in filters)])
+    inner = sql.select(
+        inner_columns, relation(extra), where=there, group=[column(key, "s"), text.copy()]
+    )
+    values = [_of_values(one.partial, index) for index, one in enumerate(some)]
+    return _grouped(some, values, sql.subquery(inner, "s"), key)
+
+
+def _counted(
+    field: Field, as_type: As | None, columns: EventColumns
+) -> tuple[exp.Expr, exp.Expr, list[exp.Expr]]:
+    """What is counted: its text, its JSON, and the columns that the rows need for it."""
+    extra: list[exp.Expr] = []
+    value: Value
+    if EACH not in segments(field.path):
+        value = columns.value(field, "s")
+    elif as_type == "array":
+        extra = [sql.named(_whole(columns.view(field, "items", "r")), "item")]
+        return column("item", "s"), Text(column("item", "s")).json(), extra
+    else:
+        extra = _unnested(columns, field)
+        value = Json(column("item", "s"))
+    if as_type == "number":
+        number = value.number()
+        assert number is not None
+        return number_text(number), number_text(number), extra
+    if as_type is None:
+        return value.text(), value.json(), extra
+    return value.text(), Text(value.text()).json(), extra
+
+
+def _whole(items: exp.Expr) -> exp.Expr:
+    """A list of JSON texts as one compact JSON text; NULL when there is no list."""
+    known = sql.each(items.copy(), "v", sql.either(column("v"), sql.text("null")))
+    joined = call("array_to_string", known, sql.text(","))
+    return sql.case(
+        (sql.is_not_null(items.copy()), call("concat", sql.text("["), joined, sql.text("]")))
+    )
+
+
+def _of_values(one: Partial, index: int) -> exp.Expr:
+    count, value, text = column(f"c{index}", "s"), column(f"v{index}", "s"), column("t", "s")
+    enough = sql.compare(">=", count, sql.number(one.at_least))
+    if one.reducer == "mode":
+        rank = call("row", exp.Neg(this=count.copy()), text)
+        return sql.where_only(call("arg_min", value, rank), enough)
+    if one.reducer == "unique_count":
+        return sql.where_only(sql.count_all(), enough)
+    is_number = sql.compare("<>", call("left", value.copy(), sql.number(1)), sql.text('"'))
+    number = sql.case((is_number, sql.try_cast(value.copy(), "DOUBLE")))
+    separated = [value, sql.ordered([number, text], this=sql.text(","))]
+    listed = sql.where_only(call("string_agg", *separated), enough)
+    return exp.DPipe(
+        this=exp.DPipe(this=sql.text("["), expression=listed), expression=sql.text("]")
+    )

@@ -1,0 +1,220 @@
+"""A refresh, stage by stage: take messages in, resolve them, compute, publish.
+
+Each stage may run in a process of its own; `begin` is idempotent by run id. A refresh that did
+not finish is invisible to readers, and the next one discards what it wrote. What it resolved
+into the identity graph stays: a load that was applied is applied.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from personas_dagster.errors import PersonasError
+from personas_dagster.events import LoadReport, load
+from personas_dagster.identity import loads as identity_loads
+from personas_dagster.identity import views
+from personas_dagster.identity.guard import Verdict
+from personas_dagster.identity.propose import Proposal
+from personas_dagster.lake.tables import TABLES
+from personas_dagster.query import Definition
+from personas_dagster.spaces import Space
+from personas_dagster.state.registry import register
+from personas_dagster.state.schema import refreshes
+from personas_dagster.traits.compute import Computed, compute
+from personas_dagster.traits.custom import Promotion, refresh_custom_traits
+
+_LOGS = ("custom_traits", "computed_traits", "sql_traits", "audience_changes")
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """A refresh under way."""
+
+    refresh_id: int
+    run_id: str
+    as_of: dt.datetime
+
+
+def floor_hour(instant: dt.datetime) -> dt.datetime:
+    """The start of the instant's hour, in UTC."""
+    return instant.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def begin(
+    space: Space, *, run_id: str, now: dt.datetime, as_of: dt.datetime | None = None
+) -> Refresh:
+    """Open the refresh of a run, or find it if an earlier stage of the run has opened it.
+
+    The caller holds the space's refresh lease, so any other refresh that is open is dead.
+    """
+    state = space.state
+    found = state.rows(sa.select(refreshes).where(refreshes.c.run_id == run_id))
+    if found:
+        return Refresh(found[0]["refresh_id"], run_id, found[0]["as_of"])
+    as_of = floor_hour(now) if as_of is None else as_of.astimezone(dt.UTC)
+    last = space.last_refresh()
+    if last and as_of < last["as_of"]:
+        raise PersonasError(
+            f"as of {_text(as_of)} is earlier than the last refresh ({_text(last['as_of'])}); "
+            "a refresh only goes forward: use `personas query --as-of` to look back"
+        )
+    _discard_unfinished(space)
+    register(state, _registered(space), now=now)
+    with state.begin() as connection:
+        row = sa.insert(refreshes).values(
+            run_id=run_id, as_of=as_of, status="started", started_at=now, counts={}
+        )
+        refresh_id = connection.execute(row.returning(refreshes.c.refresh_id)).scalar_one()
+    return Refresh(int(refresh_id), run_id, as_of)
+
+
+def take_in(
+    space: Space, *, now: dt.datetime, progress: Callable[[int], None] | None = None
+) -> LoadReport:
+    """Load every file that landed, also those that somebody put into the folder."""
+    space.landing.discover(now=now)
+    return load(
+        space.landing,
+        space.lake,
+        space.engine,
+        space.state,
+        settings=space.events,
+        now=now,
+        progress=progress,
+    )
+
+
+def propose(space: Space, *, now: dt.datetime) -> Proposal | None:
+    """Make merge candidates of the messages that the graph does not hold."""
+    return identity_loads.propose_load(
+        space.lake, space.engine, space.state, space.rules, space_id=space.name, now=now
+    )
+
+
+def check(space: Space) -> Verdict | None:
+    """Judge the candidates that wait."""
+    return identity_loads.check_load(space.lake, space.engine, space.state, space.rules)
+
+
+def apply(space: Space, *, now: dt.datetime) -> identity_loads.Applied | None:
+    """Write the candidates that passed to the graph."""
+    return identity_loads.apply_load(space.lake, space.engine, space.state, now=now)
+
+
+def settle(space: Space) -> int:
+    """Write the messages of the load that was applied to `events`."""
+    return identity_loads.settle_load(space.lake, space.engine, space.state)
+
+
+def custom_traits(space: Space, refresh: Refresh) -> dict[str, int]:
+    """Bring custom traits up to the refresh's instant."""
+    promote = [Promotion(p.event, p.property, p.key) for p in space.settings.promote]
+    with space.engine.session(space.lake) as session:
+        views.prepare(session)
+        return refresh_custom_traits(
+            session,
+            space.lake,
+            as_of=refresh.as_of,
+            refresh_id=refresh.refresh_id,
+            promote=promote,
+        )
+
+
+def compute_definitions(
+    space: Space, refresh: Refresh, *, only: Collection[str] | None = None
+) -> Computed:
+    """Evaluate the space's traits and audiences (only these keys, if given) and record changes."""
+    with space.session(space.lake) as session:
+        return compute(
+            session,
+            space.lake,
+            [d for d in space.definitions if only is None or d.key in only],
+            as_of=refresh.as_of,
+            refresh_id=refresh.refresh_id,
+            run_id=refresh.run_id,
+            audiences=space.audience_keys,
+        )
+
+
+def note(space: Space, refresh: Refresh, **counts: Any) -> None:
+    """Keep a stage's counts with the refresh."""
+    with space.state.begin() as connection:
+        query = sa.select(refreshes.c.counts).where(refreshes.c.refresh_id == refresh.refresh_id)
+        before = connection.execute(query).scalar_one() or {}
+        connection.execute(
+            sa.update(refreshes)
+            .where(refreshes.c.refresh_id == refresh.refresh_id)
+            .values(counts={**before, **counts})
+        )
+
+
+def finish(space: Space, refresh: Refresh, *, now: dt.datetime) -> dict[str, int]:
+    """Publish: from here on readers see this refresh. Returns the snapshot's versions."""
+    versions = space.lake.versions()
+    with space.state.begin() as connection:
+        connection.execute(
+            sa.update(refreshes)
+            .where(refreshes.c.refresh_id == refresh.refresh_id)
+            .values(status="finished", finished_at=now, versions=versions)
+        )
+    space.state.audit(
+        "refresh", space.name, at=now, outcome="finished", counts={"as_of": _text(refresh.as_of)}
+    )
+    return versions
+
+
+def _registered(space: Space) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+    def facts(definition: Definition) -> dict[str, Any]:
+        return {"query": definition.query, "collection": definition.collection}
+
+    return {
+        definition.key: (
+            "audience" if definition.kind == "audience" else "computed trait",
+            facts(definition),
+        )
+        for definition in space.definitions
+    }
+
+
+def _discard_unfinished(space: Space) -> None:
+    """Take back what refreshes that did not finish wrote to the tables of values."""
+    query = sa.select(refreshes).where(refreshes.c.status == "started")
+    dead = [row["refresh_id"] for row in space.state.rows(query)]
+    if not dead:
+        return
+    last = space.last_refresh()
+    kept: Mapping[str, int] = last["versions"] if last else {}
+    there = space.lake.versions()
+    numbers = ", ".join(str(int(number)) for number in dead)
+    for table in _LOGS:
+        if there.get(table) != kept.get(table):
+            empty = TABLES[table].schema.empty_table()
+            space.lake.replace(table, empty, where=f"refresh_id IN ({numbers})")
+    table = "audience_memberships"
+    if there.get(table) != kept.get(table):
+        with space.engine.session(space.lake.at(kept)) as session:
+            session.view(table)
+            space.lake.replace(table, session.fetch(f"SELECT * FROM {table}"))
+    with space.state.begin() as connection:
+        connection.execute(
+            sa.update(refreshes).where(refreshes.c.refresh_id.in_(dead)).values(status="discarded")
+        )
+
+
+def _text(instant: dt.datetime) -> str:
+    return instant.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def waiting(space: Space, *, now: dt.datetime) -> str | None:
+    """What waits to be refreshed, as a key that changes only with it; None if nothing does."""
+    space.landing.discover(now=now)
+    pending = space.landing.pending()
+    if pending:
+        return f"file:{max(file.file_id for file in pending)}"
+    after, through = identity_loads.span(space.state)
+    return f"load:{through}" if through > after else None

@@ -1,0 +1,66 @@
+"""The space as a Dagster resource: it holds where the space is declared, and hands it out."""
+
+from __future__ import annotations
+
+import datetime as dt
+from functools import lru_cache
+from pathlib import Path
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+from personas_dagster import refresh
+from personas_dagster.project.loader import Project, load_project
+from personas_dagster.spaces import Space, open_space
+from personas_dagster.state import Lease
+
+AS_OF_TAG = "personas/as_of"
+REFRESH_TAG = "personas/refresh"
+DESTINATION_TAG = "personas/destination"
+
+
+@lru_cache(maxsize=8)
+def declared(root: Path) -> Project:
+    """The project's declarations, read once per process: a reload starts a new one."""
+    return load_project(root)
+
+
+class SpaceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """`root` is the project's folder, `space` the name of the space."""
+
+    root: str
+    space: str
+    _leases: dict[str, Lease] = PrivateAttr(default_factory=dict)
+
+    def open(self) -> Space:
+        """The space itself. Its stores connect when they are first used."""
+        return _opened(Path(self.root), self.space)
+
+    def now(self) -> dt.datetime:
+        """The one place where a run reads the clock."""
+        return dt.datetime.now(dt.UTC)
+
+    def hold(self, run_id: str) -> Space:
+        """The space, held for this run until it ends: one refresh at a time."""
+        space = self.open()
+        if "refresh" not in self._leases:
+            lease = space.state.lease("refresh", owner=run_id, holder=f"run {run_id[:8]}")
+            self._leases["refresh"] = lease.acquire()
+        return space
+
+    def begin(self, context: dg.AssetExecutionContext) -> tuple[Space, refresh.Refresh]:
+        """The space and the refresh of this run."""
+        space = self.hold(context.run_id)
+        wanted = context.run.tags.get(AS_OF_TAG)
+        as_of = dt.datetime.fromisoformat(wanted) if wanted else None
+        return space, refresh.begin(space, run_id=context.run_id, now=self.now(), as_of=as_of)
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Give back what the run held, however it ended."""
+        while self._leases:
+            self._leases.popitem()[1].release()
+
+
+@lru_cache(maxsize=32)
+def _opened(root: Path, name: str) -> Space:
+    return open_space(declared(root), name)

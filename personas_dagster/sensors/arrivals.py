@@ -1,0 +1,61 @@
+"""New files in the landing folder start a refresh; what a refresh changed starts syncs."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from personas_dagster import deliver, refresh
+from personas_dagster.resources import SpaceResource
+from personas_dagster.spaces import Space
+
+_EVERY_SECONDS = 30
+_SYNC_EVERY_SECONDS = 5
+
+
+def status(space: Space) -> dg.DefaultSensorStatus:
+    """Sensors run by themselves where the space is automated."""
+    if space.settings.automation:
+        return dg.DefaultSensorStatus.RUNNING
+    return dg.DefaultSensorStatus.STOPPED
+
+
+def landing_sensor(space: Space, job: Any) -> dg.SensorDefinition:
+    """Starts the refresh when messages wait: files that landed, or loads not yet resolved."""
+
+    @dg.sensor(
+        name="new_messages",
+        job=job,
+        minimum_interval_seconds=_EVERY_SECONDS,
+        default_status=status(space),
+        description="New files in the landing folder start a refresh.",
+    )
+    def new_messages(space: SpaceResource) -> Any:
+        waiting = refresh.waiting(space.open(), now=space.now())
+        if waiting is None:
+            return dg.SkipReason("no new messages")
+        return dg.RunRequest(run_key=waiting)
+
+    return new_messages
+
+
+def sync_sensors(space: Space, jobs: dict[str, Any]) -> list[dg.SensorDefinition]:
+    """One sensor: it starts the sync job of each destination that has something to hear."""
+    if not jobs:
+        return []
+
+    @dg.sensor(
+        name="changes",
+        jobs=list(jobs.values()),
+        minimum_interval_seconds=_SYNC_EVERY_SECONDS,
+        default_status=status(space),
+        description="A change of a trait or audience starts the syncs of its destinations.",
+    )
+    def changes(space: SpaceResource) -> Iterator[Any]:
+        found = deliver.due(space.open())
+        if not found:
+            yield dg.SkipReason("no destination has anything new to hear")
+        for name, refresh_id in sorted(found.items()):
+            yield dg.RunRequest(run_key=f"{name}:{refresh_id}", job_name=f"sync_{name}")
+
+    return [changes]

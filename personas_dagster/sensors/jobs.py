@@ -1,0 +1,93 @@
+"""Jobs and their schedules: the refresh, SQL traits, one sync per destination."""
+
+from typing import Any
+
+import dagster as dg
+
+from personas_dagster.assets.keys import Names
+from personas_dagster.resources.space import DESTINATION_TAG, REFRESH_TAG
+from personas_dagster.spaces import Space
+
+RETRIES_TAG = "dagster/max_retries"
+
+
+def refresh_job(space: Space, names: Names) -> Any:
+    """Everything from landing to memberships. raw_events' partitions are told by landing."""
+    keys = [
+        names.key(part)
+        for part in (
+            "landing",
+            "merge_candidates",
+            "identity_graph",
+            "events",
+            "custom_traits",
+            "audience_memberships",
+            "audience_changes",
+        )
+    ]
+    keys += [names.trait(key) for key in space.computed_keys]
+    keys += [names.audience(key) for key in space.audience_keys]
+    return dg.define_asset_job(
+        "refresh",
+        selection=dg.AssetSelection.assets(*keys),
+        description="Messages in, identities joined, traits and audiences computed.",
+        tags=_tags(space, {REFRESH_TAG: space.name}),
+    )
+
+
+def sql_traits_job(space: Space, names: Names) -> Any:
+    """All SQL traits, in one operation."""
+    return dg.define_asset_job(
+        "sql_traits",
+        selection=dg.AssetSelection.assets(*map(names.sql_trait, space.sql_traits)),
+        description="SQL traits, from their warehouses.",
+        tags=_tags(space, {REFRESH_TAG: space.name}),
+    )
+
+
+def sync_jobs(space: Space, names: Names) -> dict[str, Any]:
+    """One job per destination that something is connected to."""
+    connected = sorted({connection.destination for connection in space.connections.values()})
+    return {
+        name: dg.define_asset_job(
+            f"sync_{name}",
+            selection=dg.AssetSelection.assets(names.destination(name)),
+            description=f"Deliver what changed to {name}.",
+            tags=_tags(space, {DESTINATION_TAG: f"{space.name}/{name}"}),
+        )
+        for name in connected
+    }
+
+
+def _tags(space: Space, tags: dict[str, str]) -> dict[str, str]:
+    return {**tags, RETRIES_TAG: str(space.project.schedules.retries)}
+
+
+def schedules(space: Space, refresh: Any, sql_traits: Any | None) -> list[dg.ScheduleDefinition]:
+    """The hourly refresh and the 12-hourly SQL traits; on where the space is automated."""
+    status = (
+        dg.DefaultScheduleStatus.RUNNING
+        if space.settings.automation
+        else dg.DefaultScheduleStatus.STOPPED
+    )
+    declared = space.project.schedules
+    found = [
+        dg.ScheduleDefinition(
+            name="refresh_hourly",
+            job=refresh,
+            cron_schedule=declared.refresh,
+            execution_timezone="UTC",
+            default_status=status,
+        )
+    ]
+    if sql_traits is not None:
+        found.append(
+            dg.ScheduleDefinition(
+                name="sql_traits_twice_daily",
+                job=sql_traits,
+                cron_schedule=declared.sql_traits,
+                execution_timezone="UTC",
+                default_status=status,
+            )
+        )
+    return found

@@ -1,0 +1,160 @@
+"""A space that is open: its definitions, its lake, engine, state and landing folder.
+
+What belongs here: the wiring from declarations to adapters. The environment is read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from personas_dagster.engines import DuckDBEngine
+from personas_dagster.errors import PersonasError
+from personas_dagster.events import EventSettings, Landing
+from personas_dagster.identity import views
+from personas_dagster.identity.rules import IdentityRules
+from personas_dagster.interfaces import Session
+from personas_dagster.lake import DeltaLake
+from personas_dagster.project import models
+from personas_dagster.project.loader import Project, query_definitions, space_identity
+from personas_dagster.query import Definition
+from personas_dagster.state import State
+from personas_dagster.state.schema import refreshes
+from personas_dagster.traits.world import prepare_values
+
+
+@dataclass(frozen=True)
+class Space:
+    """One space of a project. Stores are opened when they are first used."""
+
+    project: Project
+    name: str
+
+    @cached_property
+    def settings(self) -> models.Space:
+        return self.project.spaces[self.name].model
+
+    @cached_property
+    def lake(self) -> DeltaLake:
+        location = self.settings.lake.location
+        options = {k: models.resolve(v) for k, v in self.settings.lake.storage_options.items()}
+        root = location if "://" in location else str(self.project.root / location)
+        return DeltaLake(root, storage_options=options)
+
+    @cached_property
+    def engine(self) -> DuckDBEngine:
+        engine = self.settings.engine
+        return DuckDBEngine(threads=engine.threads, memory_limit=engine.memory_limit)
+
+    @cached_property
+    def state(self) -> State:
+        url = sa.make_url(models.resolve(self.settings.state.url))
+        if url.get_backend_name() == "sqlite" and url.database:
+            url = url.set(database=str(self.project.root / url.database))
+        return State(url)
+
+    @cached_property
+    def landing(self) -> Landing:
+        return Landing(self.project.root / self.settings.landing, self.state)
+
+    @cached_property
+    def events(self) -> EventSettings:
+        return EventSettings(dedupe_days=self.settings.dedupe_days)
+
+    @cached_property
+    def rules(self) -> IdentityRules:
+        return space_identity(self.project, self.settings).rules()
+
+    def has(self, model: Any) -> bool:
+        """Whether a declaration is switched on in this space."""
+        return bool(getattr(model, "enabled", True)) and (
+            model.spaces is None or self.name in model.spaces
+        )
+
+    @cached_property
+    def definitions(self) -> tuple[Definition, ...]:
+        """The computed traits and audiences of this space."""
+        return tuple(found[2] for found in query_definitions(self.project, self.has))
+
+    @cached_property
+    def sql_traits(self) -> dict[str, models.SqlTrait]:
+        return {k: d.model for k, d in self.project.sql_traits.items() if self.has(d.model)}
+
+    @cached_property
+    def sources(self) -> dict[str, models.Source]:
+        chosen = self.settings.sources
+        return {
+            key: declared.model
+            for key, declared in self.project.sources.items()
+            if self.has(declared.model) and (chosen is None or key in chosen)
+        }
+
+    @cached_property
+    def destinations(self) -> dict[str, models.Destination]:
+        chosen = self.settings.destinations
+        return {
+            key: declared.model
+            for key, declared in self.project.destinations.items()
+            if self.has(declared.model) and (chosen is None or key in chosen)
+        }
+
+    @cached_property
+    def connections(self) -> dict[str, models.Connection]:
+        """Connections that are on, whose destination is on too."""
+        return {
+            name: declared.model
+            for name, declared in self.project.connections.items()
+            if self.has(declared.model) and declared.model.destination in self.destinations
+        }
+
+    @property
+    def computed_keys(self) -> list[str]:
+        return [d.key for d in self.definitions if d.kind == "trait"]
+
+    @property
+    def audience_keys(self) -> list[str]:
+        return [d.key for d in self.definitions if d.kind == "audience"]
+
+    def snapshot(self) -> DeltaLake:
+        """The lake as the last finished refresh left it; empty before the first one."""
+        last = self.last_refresh()
+        return self.lake.at(last["versions"] if last else {})
+
+    def last_refresh(self) -> dict[str, Any] | None:
+        """The row of the last finished refresh."""
+        query = (
+            sa.select(refreshes)
+            .where(refreshes.c.status == "finished")
+            .order_by(refreshes.c.refresh_id.desc())
+            .limit(1)
+        )
+        found = self.state.rows(query)
+        return found[0] if found else None
+
+    @contextmanager
+    def session(self, lake: DeltaLake | None = None) -> Iterator[Session]:
+        """A session with the graph's relations and current values (default: the snapshot)."""
+        with self.engine.session(self.snapshot() if lake is None else lake) as session:
+            views.prepare(session)
+            prepare_values(session, defined=self.computed_keys)
+            yield session
+
+
+def open_space(project: Project, name: str | None = None) -> Space:
+    """The space by name (default: the project's default space)."""
+    chosen = name or project.default_space
+    if chosen not in project.spaces:
+        there = ", ".join(sorted(project.spaces))
+        raise PersonasError(f"no space is named `{chosen}`; expected one of: {there}")
+    return Space(project, chosen)
+
+
+def data_folder(root: Path) -> Path:
+    """Where a project keeps what it makes by default."""
+    return root / ".personas"

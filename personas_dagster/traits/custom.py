@@ -1,0 +1,89 @@
+"""Custom traits: what messages say about a person or an account, newest value first."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from personas_dagster.interfaces import Lake, Session
+from personas_dagster.traits.changes import current, record
+
+# `place` settles a key that stands twice in one message: its own traits go before its context's.
+_SAID = """
+CREATE OR REPLACE TEMP TABLE said AS
+SELECT 'users' AS collection, e.profile_id, j.key, j.value::VARCHAR AS value, e.timestamp,
+       e.received_at, e.message_id, e.source_id, 2 AS place
+FROM events e, json_each(e.traits) j
+WHERE e.type = 'identify' AND e.profile_id IS NOT NULL AND e.timestamp <= $1
+UNION ALL
+SELECT 'accounts', e.account_id, j.key, j.value::VARCHAR, e.timestamp, e.received_at,
+       e.message_id, e.source_id, 2
+FROM events e, json_each(e.traits) j
+WHERE e.type = 'group' AND e.account_id IS NOT NULL AND e.timestamp <= $1
+UNION ALL
+SELECT 'users', e.profile_id, j.key, j.value::VARCHAR, e.timestamp, e.received_at,
+       e.message_id, e.source_id, 1
+FROM events e, json_each(e.context -> '$.traits') j
+WHERE e.profile_id IS NOT NULL AND e.context LIKE '%"traits"%' AND e.timestamp <= $1
+"""
+_PROMOTED = """
+INSERT INTO said
+SELECT 'users', profile_id, $2, (properties -> $4)::VARCHAR, timestamp, received_at, message_id,
+       source_id, 0
+FROM events
+WHERE event = $3 AND profile_id IS NOT NULL AND timestamp <= $1
+  AND (properties -> $4) IS NOT NULL
+"""
+_NEWEST = """
+CREATE OR REPLACE TEMP TABLE custom_now AS
+SELECT collection, root_id AS profile_id, key, newest.value AS value,
+       newest.timestamp AS updated_at, newest.source_id AS source_id
+FROM (
+    SELECT collection, root_id, key,
+           arg_max(struct_pack(value := value, timestamp := timestamp, source_id := source_id),
+                   (timestamp, received_at, message_id, place)) AS newest
+    FROM (SELECT s.*, coalesce(m.parent_id, s.profile_id) AS root_id
+          FROM said s LEFT JOIN graph_parents m ON m.child_id = s.profile_id)
+    GROUP BY ALL
+)
+WHERE newest.value IS NOT NULL AND newest.value <> 'null'
+"""
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """An event property that the space keeps as a custom trait."""
+
+    event: str
+    property: str
+    key: str
+
+
+def refresh_custom_traits(
+    session: Session,
+    lake: Lake,
+    *,
+    as_of: dt.datetime,
+    refresh_id: int,
+    promote: Sequence[Promotion] = (),
+) -> dict[str, int]:
+    """Bring `custom_traits` up to `as_of`; returns the profiles that changed, per key.
+
+    The session must have the graph's relations.
+    """
+    session.view("events")
+    session.run(_SAID, [as_of])
+    for item in promote:
+        session.run(_PROMOTED, [as_of, item.key, item.event, item.property])
+    session.run(_NEWEST)
+    current(session, "custom_traits")
+    return record(
+        session,
+        lake,
+        "custom_traits",
+        now_values="custom_now",
+        before="current_custom_traits",
+        at=as_of,
+        refresh_id=refresh_id,
+    )

@@ -1,0 +1,96 @@
+"""What queries and syncs see: profiles, messages, traits and memberships of one snapshot.
+
+`prepare_values` leaves `trait_values(class, collection, profile_id, key, value, updated_at,
+source_id)`, current values only, and `members(audience, collection, profile_id, entered_at)`.
+`prepare_world` leaves the relations that `query.evaluate` reads: `messages`, `profiles`,
+`traits`, `former_members`, `account_links`. Both need the graph's relations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import pyarrow as pa
+
+from personas_dagster.interfaces import Session
+from personas_dagster.traits.changes import current
+
+_MEMBERS = """
+CREATE OR REPLACE TEMP VIEW members AS
+SELECT a.audience, a.collection, coalesce(m.parent_id, a.profile_id) AS profile_id,
+       min(a.entered_at) AS entered_at
+FROM audience_memberships a LEFT JOIN graph_parents m ON m.child_id = a.profile_id
+GROUP BY ALL
+"""
+_FORMER = """
+CREATE OR REPLACE TEMP VIEW former_members AS
+SELECT DISTINCT c.audience, coalesce(m.parent_id, c.profile_id) AS profile_id
+FROM audience_changes c LEFT JOIN graph_parents m ON m.child_id = c.profile_id
+WHERE c.change = 'exited'
+"""
+# A trait or audience whose definition is gone stays on the profiles as a custom trait.
+_VALUES = """
+CREATE OR REPLACE TEMP VIEW trait_values AS
+SELECT 'custom_trait' AS class, collection, profile_id, key, value, updated_at, source_id
+FROM current_custom_traits
+UNION ALL
+SELECT CASE WHEN d.key IS NULL THEN 'custom_trait' ELSE 'computed_trait' END, c.collection,
+       c.profile_id, c.key, c.value, c.updated_at, c.source_id
+FROM current_computed_traits c LEFT JOIN defined_keys d USING (key)
+WHERE d.key IS NOT NULL OR NOT EXISTS (
+    SELECT 1 FROM current_custom_traits o
+    WHERE o.collection = c.collection AND o.profile_id = c.profile_id AND o.key = c.key)
+UNION ALL
+SELECT 'sql_trait', collection, profile_id, key, value, updated_at, source_id
+FROM current_sql_traits
+"""
+_MESSAGES = """
+CREATE OR REPLACE TEMP VIEW messages AS
+SELECT e.event, coalesce(m.parent_id, e.profile_id) AS profile_id, e.timestamp, e.received_at,
+       e.message_id, e.source_id, e.properties, e.context
+FROM events e LEFT JOIN graph_parents m ON m.child_id = e.profile_id
+WHERE e.profile_id IS NOT NULL
+"""
+_PROFILES = """
+CREATE OR REPLACE TEMP TABLE profiles AS
+SELECT g.collection, g.profile_id,
+       coalesce(bool_or(i.type IN ('user_id', 'email', 'android.idfa', 'ios.idfa')), false)
+           AS is_known,
+       coalesce(bool_or(i.type = 'anonymous_id'), false) AS has_anonymous_id
+FROM graph_profiles g LEFT JOIN graph_identifiers i USING (profile_id)
+GROUP BY ALL
+"""
+_TRAITS = """
+CREATE OR REPLACE TEMP VIEW traits AS
+SELECT collection, profile_id, key, arg_min(value, class) AS value FROM (
+    SELECT collection, profile_id, key, value,
+           CASE class WHEN 'computed_trait' THEN 0 WHEN 'sql_trait' THEN 1 ELSE 2 END AS class
+    FROM trait_values
+    UNION ALL
+    SELECT collection, profile_id, audience, 'true', -2 FROM members
+    UNION ALL
+    SELECT p.collection, f.profile_id, f.audience, 'false', -1
+    FROM former_members f JOIN profiles p USING (profile_id)
+) GROUP BY ALL
+"""
+
+
+def prepare_values(session: Session, *, defined: Collection[str]) -> None:
+    """`trait_values` and `members`; `defined` are the keys of the space's computed traits."""
+    for table in ("custom_traits", "computed_traits", "sql_traits"):
+        current(session, table)
+    session.register("defined_keys", pa.table({"key": pa.array(sorted(defined), pa.string())}))
+    session.view("audience_memberships")
+    session.run(_VALUES)
+    session.run(_MEMBERS)
+
+
+def prepare_world(session: Session) -> None:
+    """The relations of `query.evaluate`, on top of `prepare_values`."""
+    session.view("events")
+    session.view("audience_changes")
+    session.run(_MESSAGES)
+    session.run(_PROFILES)
+    session.run("CREATE OR REPLACE TEMP VIEW account_links AS SELECT * FROM graph_links")
+    session.run(_FORMER)
+    session.run(_TRAITS)
