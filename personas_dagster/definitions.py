@@ -7,6 +7,7 @@ attribute. `PERSONAS_PROJECT` is the project's folder, by default the current on
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from personas_dagster.resources import SpaceResource
 from personas_dagster.resources.space import declared
 from personas_dagster.sensors import alerts, arrivals, jobs
 from personas_dagster.spaces import open_space
+
+# Backfill policies and code references are marked beta; both are pinned by `dagster<1.14`.
+warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 
 def build(root: Path | str = ".", space: str | None = None, **overrides: Any) -> dg.Definitions:

@@ -8,14 +8,17 @@ into the identity graph stays: a load that was applied is applied.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import sqlalchemy as sa
+import stamina
 
-from personas_dagster.errors import PersonasError
-from personas_dagster.events import LoadReport, load
+from personas_dagster.errors import Busy, PersonasError
+from personas_dagster.events import LoadReport, RebuildReport, load, rebuild
 from personas_dagster.identity import loads as identity_loads
 from personas_dagster.identity import views
 from personas_dagster.identity.guard import Verdict
@@ -28,6 +31,7 @@ from personas_dagster.state.schema import refreshes
 from personas_dagster.traits.compute import Computed, compute
 from personas_dagster.traits.custom import Promotion, refresh_custom_traits
 
+_PATIENCE = 600.0  # seconds that an intake waits for another one
 _LOGS = ("custom_traits", "computed_traits", "sql_traits", "audience_changes")
 
 
@@ -57,12 +61,7 @@ def begin(
     if found:
         return Refresh(found[0]["refresh_id"], run_id, found[0]["as_of"])
     as_of = floor_hour(now) if as_of is None else as_of.astimezone(dt.UTC)
-    last = space.last_refresh()
-    if last and as_of < last["as_of"]:
-        raise PersonasError(
-            f"as of {_text(as_of)} is earlier than the last refresh ({_text(last['as_of'])}); "
-            "a refresh only goes forward: use `personas query --as-of` to look back"
-        )
+    check_forward(space, as_of)
     _discard_unfinished(space)
     register(state, _registered(space), now=now)
     with state.begin() as connection:
@@ -73,20 +72,62 @@ def begin(
     return Refresh(int(refresh_id), run_id, as_of)
 
 
+def check_forward(space: Space, as_of: dt.datetime) -> None:
+    """PersonasError when an instant lies before the last refresh's."""
+    last = space.last_refresh()
+    if last and as_of < last["as_of"]:
+        raise PersonasError(
+            f"as of {_text(as_of)} is earlier than the last refresh ({_text(last['as_of'])}); "
+            "a refresh only goes forward: use `personas query --as-of` to look back"
+        )
+
+
 def take_in(
     space: Space, *, now: dt.datetime, progress: Callable[[int], None] | None = None
 ) -> LoadReport:
-    """Load every file that landed, also those that somebody put into the folder."""
-    space.landing.discover(now=now)
-    return load(
-        space.landing,
-        space.lake,
-        space.engine,
-        space.state,
-        settings=space.events,
-        now=now,
-        progress=progress,
-    )
+    """Load every file that landed, also those that somebody put into the folder.
+
+    One intake of a space at a time: another one's end is waited for.
+    """
+    with _intake(space):
+        space.landing.discover(now=now)
+        return load(
+            space.landing,
+            space.lake,
+            space.engine,
+            space.state,
+            settings=space.events,
+            now=now,
+            progress=progress,
+        )
+
+
+def rebuild_partitions(
+    space: Space, dates: Sequence[dt.date], *, now: dt.datetime
+) -> RebuildReport:
+    """Make these days of `raw_events` again from the landing copies, with the same content."""
+    take_in(space, now=now)
+    with _intake(space):
+        return rebuild(
+            space.landing,
+            space.lake,
+            space.engine,
+            space.state,
+            settings=space.events,
+            dates=dates,
+        )
+
+
+@contextmanager
+def _intake(space: Space) -> Iterator[None]:
+    lease = space.state.lease("intake", owner=uuid4().hex, holder="an intake of messages")
+    for attempt in stamina.retry_context(on=Busy, attempts=None, timeout=_PATIENCE, wait_max=1.0):
+        with attempt:
+            lease.acquire()
+    try:
+        yield
+    finally:
+        lease.release()
 
 
 def propose(space: Space, *, now: dt.datetime) -> Proposal | None:

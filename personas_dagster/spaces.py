@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import SecretStr
 
+from personas_dagster.destinations import DESTINATIONS, open_destination
 from personas_dagster.engines import DuckDBEngine
-from personas_dagster.errors import PersonasError
+from personas_dagster.errors import PersonasError, Problem
 from personas_dagster.events import EventSettings, Landing
 from personas_dagster.identity import views
 from personas_dagster.identity.rules import IdentityRules
@@ -158,3 +160,28 @@ def open_space(project: Project, name: str | None = None) -> Space:
 def data_folder(root: Path) -> Path:
     """Where a project keeps what it makes by default."""
     return root / ".personas"
+
+
+def destination_problems(project: Project) -> list[Problem]:
+    """What the tools themselves say about the settings of their destinations.
+
+    Secrets are not read: a stand-in takes their place.
+    """
+    found = []
+    for declared in project.destinations.values():
+        try:
+            open_destination(declared.model.type, _stand_in(declared.model.settings))
+        except PersonasError as error:
+            loc = ("settings",) if declared.model.type in DESTINATIONS else ("type",)
+            found.append(declared.document.problem(loc, str(error)))
+    return found
+
+
+def _stand_in(value: Any) -> Any:
+    if isinstance(value, dict):
+        if set(value) in ({"env"}, {"file"}):
+            return SecretStr("https://secret.invalid")
+        return {key: _stand_in(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_stand_in(part) for part in value]
+    return value

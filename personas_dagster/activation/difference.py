@@ -81,9 +81,16 @@ WITH known AS (
   FROM sync_identifiers i
   JOIN sync_matches m ON m.type = i.type AND m.collection = i.collection
 ),
-best AS (SELECT profile_id, emails, min(rank) AS rank FROM known GROUP BY profile_id, emails),
-chosen AS (
+others AS (
   SELECT k.* FROM known k
+  ANTI JOIN (SELECT * FROM known WHERE rank = 0) f
+    ON f.profile_id = k.profile_id AND f.emails = k.emails
+),
+best AS (SELECT profile_id, emails, min(rank) AS rank FROM others GROUP BY profile_id, emails),
+chosen AS (
+  SELECT * FROM known WHERE rank = 0
+  UNION ALL
+  SELECT k.* FROM others k
   JOIN best b ON b.profile_id = k.profile_id AND b.emails = k.emails AND b.rank = k.rank
 )
 SELECT c.profile_id, c.emails,
@@ -199,27 +206,33 @@ LEFT JOIN sync_known_accounts a
   ON a.connection = d.connection AND a.account_id = d.account_id
 """
 
-_EXITS = """
-INSERT INTO sync_changes
-SELECT l.connection, l.root_id,
-       CASE WHEN starts_with(l.recipient, '{"group_id":') THEN 'accounts' ELSE 'users' END,
-       l.recipient, c.exit_value, c.exit_value,
-       CASE WHEN l.value = c.exit_value THEN l.reason
-            WHEN c.kind = 'audience' THEN 'exited' ELSE 'changed' END,
-       CASE WHEN l.value = c.exit_value THEN l.message_id END,
-       NOT l.is_open
+_GONE = """
+CREATE OR REPLACE TEMP TABLE sync_gone AS
+SELECT l.*, c.kind, c.exit_value
 FROM sync_ledger l
 JOIN sync_connections c ON c.connection = l.connection
 ANTI JOIN sync_values v ON v.connection = l.connection AND v.profile_id = l.root_id
-ANTI JOIN (
-  SELECT v.connection, r.recipient FROM sync_values v
-  JOIN sync_recipients r ON r.profile_id = v.profile_id AND r.emails = v.email
-  SEMI JOIN sync_ledger l ON l.connection = v.connection AND l.recipient = r.recipient
-                         AND l.root_id <> v.profile_id
-) w ON w.connection = l.connection AND w.recipient = l.recipient
 WHERE CASE WHEN l.is_open
            THEN NOT (l.value = c.exit_value AND l.outcome IN ('confirmed', 'partial', 'rejected'))
            ELSE l.outcome = 'baseline' AND l.value <> c.exit_value END
+"""
+
+# A recipient whose identifiers another profile that stays holds now is not told of an exit.
+_EXITS = """
+INSERT INTO sync_changes
+SELECT g.connection, g.root_id,
+       CASE WHEN starts_with(g.recipient, '{"group_id":') THEN 'accounts' ELSE 'users' END,
+       g.recipient, g.exit_value, g.exit_value,
+       CASE WHEN g.value = g.exit_value THEN g.reason
+            WHEN g.kind = 'audience' THEN 'exited' ELSE 'changed' END,
+       CASE WHEN g.value = g.exit_value THEN g.message_id END,
+       NOT g.is_open
+FROM sync_gone g
+ANTI JOIN (
+  SELECT v.connection, r.recipient
+  FROM (SELECT * FROM sync_recipients SEMI JOIN sync_gone USING (recipient)) r
+  JOIN sync_values v ON v.profile_id = r.profile_id AND v.email = r.emails
+) w ON w.connection = g.connection AND w.recipient = g.recipient
 """
 
 _DUE_COUNTS = """
@@ -335,7 +348,7 @@ class Difference:
             session.view("sync_origins", "identifiers")
         else:
             session.register("sync_origins", _ORIGINS.empty_table())
-        for statement in (_CAME_BY_MERGE, _ENTRIES, _EXITS, _ENRICHED):
+        for statement in (_CAME_BY_MERGE, _ENTRIES, _GONE, _EXITS, _ENRICHED):
             session.run(statement)
         self.due: dict[str, dict[str, int]] = {c.name: {} for c in connections}
         for row in session.fetch(_DUE_COUNTS).to_pylist():

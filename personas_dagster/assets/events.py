@@ -8,7 +8,7 @@ import dagster as dg
 from personas_dagster import refresh
 from personas_dagster.assets import metadata as show
 from personas_dagster.assets.keys import Names, declared_at, owners
-from personas_dagster.events import LoadReport, rebuild
+from personas_dagster.events import LoadReport
 from personas_dagster.events.resolved import compact
 from personas_dagster.resources import SpaceResource
 from personas_dagster.spaces import Space
@@ -79,10 +79,7 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
         window = context.partition_time_window
         first, last = window.start.date(), (window.end - dt.timedelta(microseconds=1)).date()
         dates = [first + dt.timedelta(days=n) for n in range((last - first).days + 1)]
-        refresh.take_in(held, now=space.now())
-        report = rebuild(
-            held.landing, held.lake, held.engine, held.state, settings=held.events, dates=dates
-        )
+        report = refresh.rebuild_partitions(held, dates, now=space.now())
         return dg.MaterializeResult(
             metadata={
                 "dagster/row_count": report.accepted,

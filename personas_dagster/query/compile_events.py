@@ -164,6 +164,10 @@ def _view(document: exp.Expr, path: str, view: View) -> exp.Expr:
 
 
 def items_of(document: exp.Expr, parts: list[tuple[str, ...]]) -> exp.Expr:
-    """The canonical values that a path with `$` reaches; NULL elements are absent values."""
-    found = paths.many(document, parts)
-    return sql.each(found, "v", canonical(sql.column("v")))
+    """The canonical values that a path with `$` reaches; NULL elements are absent values.
+
+    NULL where there is no array.
+    """
+    is_array = sql.compare("=", sql.call("left", document, sql.number(1)), sql.text("["))
+    found = paths.many(document.copy(), parts)
+    return sql.case((is_array, sql.each(found, "v", canonical(sql.column("v")))))

@@ -71,7 +71,7 @@ class Streams:
         else:
             rows, flags = self._flagged(streams, scope, read)
             wanted = [Wanted(one, f"a{index}", flags[one.rows]) for index, one in enumerate(group)]
-        self._reduce(wanted, event, "profile_id", rows, read, f"query_{scope}")
+        self.placed |= self._reduce(wanted, event, "profile_id", rows, read, f"query_{scope}")
 
     def _reduce(
         self,
@@ -81,7 +81,9 @@ class Streams:
         rows: exp.Select,
         read: dict[str, None],
         prefix: str,
-    ) -> None:
+    ) -> dict[Partial, tuple[str, str]]:
+        """Statements that reduce `rows`; returns where each partial was put."""
+
         def relation(extra: Sequence[exp.Expr]) -> exp.Expr:
             if not extra:
                 return sql.subquery(rows.copy(), "s")
@@ -89,10 +91,11 @@ class Streams:
             return sql.subquery(sql.select([sql.everything("r"), *extra], source), "s")
 
         by_name = {one.name: one.partial for one in wanted}
+        placed: dict[Partial, tuple[str, str]] = {}
         for reduced in reduce(wanted, self._event(event), key, relation):
             table = self._add(prefix, reduced.query, read)
-            for name in reduced.names:
-                self.placed[by_name[name]] = (table, name)
+            placed |= {by_name[name]: (table, name) for name in reduced.names}
+        return placed
 
     def _add(self, prefix: str, query: exp.Select, read: dict[str, None]) -> str:
         name = f"{prefix}_{len(self.statements) + 1}"
@@ -272,8 +275,9 @@ class Streams:
             read: dict[str, None] = {}
             query = self._child_rows(child, scope, parents, self._event(rows.event), read)
             names = [Wanted(one, f"a{index}", None) for index, one in enumerate(some)]
-            self._reduce(names, child.event, "parent_id", query, read, "query_children")
-            places |= {one: self.placed.pop(one) for one in some}
+            places |= self._reduce(
+                names, child.event, "parent_id", query, read, "query_children"
+            )
         tables = {table: None for table, _ in places.values()}
         values = {
             node: value_of(one, column(*reversed(places[one]))) for node, one in wanted.items()

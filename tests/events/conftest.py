@@ -6,6 +6,7 @@ import datetime as dt
 import gzip
 import itertools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ Row = dict[str, Any]
 class Intake:
     """What the tests drive."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, state: Path) -> None:
         self.root = root
+        shutil.copy(state, root / "state.db")
         self.state = State(f"sqlite:///{root}/state.db")
         self.landing = Landing(root / "landing", self.state)
         self.lake = DeltaLake(root / "lake")
@@ -77,22 +79,25 @@ class Intake:
         return self.rows()[-1]
 
 
-@pytest.fixture
-def intake(tmp_path: Path) -> Intake:
-    return Intake(tmp_path)
+@pytest.fixture(scope="session")
+def new_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated state database, to be copied: migrating takes longer than most tests."""
+    path = tmp_path_factory.mktemp("state") / "state.db"
+    State(f"sqlite:///{path}").close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_intake(
+    tmp_path_factory: pytest.TempPathFactory, new_state: Path
+) -> Callable[[], Intake]:
+    """A new space, in a folder of its own."""
+    return lambda: Intake(tmp_path_factory.mktemp("space"), new_state)
 
 
 @pytest.fixture
-def make_intake(tmp_path: Path) -> Callable[[], Intake]:
-    """Several spaces, each in a folder of its own."""
-    numbers = itertools.count()
-
-    def make() -> Intake:
-        root = tmp_path / f"space-{next(numbers)}"
-        root.mkdir()
-        return Intake(root)
-
-    return make
+def intake(make_intake: Callable[[], Intake]) -> Intake:
+    return make_intake()
 
 
 @pytest.fixture(scope="session")
@@ -117,7 +122,7 @@ def message(number: int = 0, **fields: Any) -> Row:
     return {key: value for key, value in {**base, **fields}.items() if value is not ...}
 
 
-@pytest.fixture(name="message")
+@pytest.fixture(name="message", scope="session")
 def _message() -> Callable[..., Row]:
     return message
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,15 +65,24 @@ CASES: list[tuple[str, dict[str, Any] | str | bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("reason", "given", "detail"), CASES)
-def test_rejected(intake: Any, message: Message, reason: str, given: Any, detail: str) -> None:
-    line = message(**given) if isinstance(given, dict) else given
-    report = intake.take(message(1), line)
-    assert (report.accepted, report.reasons) == (1, {reason: 1})
-    (row,) = intake.rows("rejected_events")
+@pytest.fixture(scope="module")
+def rejected(make_intake: Any, message: Message) -> dict[int, dict[str, Any]]:
+    """All cases in one file, each on the line of its number, between good ones."""
+    intake = make_intake()
+    lines = [message(**given) if isinstance(given, dict) else given for _, given, _ in CASES]
+    report = intake.take(message(1), *lines, message(2))
+    assert (report.accepted, report.rejected) == (2, len(CASES))
+    assert report.reasons == dict(sorted(Counter(reason for reason, _, _ in CASES).items()))
+    return {row["line"]: row for row in intake.rows("rejected_events")}
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=lambda n: f"{n}-{CASES[n][0]}")
+def test_rejected(rejected: dict[int, dict[str, Any]], number: int) -> None:
+    reason, _, detail = CASES[number]
+    row = rejected[number + 2]
     assert row["reason"] == reason
     assert detail in row["detail"]
-    assert (row["line"], row["load_id"], row["source_id"]) == (2, 1, "files")
+    assert (row["load_id"], row["file_id"], row["source_id"]) == (1, 1, "files")
 
 
 def test_every_reason_has_a_case() -> None:

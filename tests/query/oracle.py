@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from personas_dagster.query import Definition, parse
@@ -96,13 +97,22 @@ def text(value: Any) -> str:
 
 def dump(value: Any) -> str:
     """Compact JSON, numbers in their shortest form."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e21:
-        return str(int(value))
+    if isinstance(value, float):
+        return shortest(value)
     if isinstance(value, dict):
         return "{" + ",".join(f"{dump(key)}:{dump(one)}" for key, one in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ",".join(dump(one) for one in value) + "]"
     return json.dumps(value, ensure_ascii=False)
+
+
+def shortest(value: float) -> str:
+    """15 for 15.0; decimals from 1e-6 up to 1e21, exponents beyond."""
+    if value == 0 or 1e-6 <= abs(value) < 1e21:
+        plain = format(Decimal(repr(value)), "f")
+        return re.sub(r"\.?0+$", "", plain) if "." in plain else plain
+    mantissa, exponent = repr(value).split("e")
+    return f"{mantissa}e{int(exponent)}"
 
 
 def instant(value: Any) -> tuple[datetime, bool] | None:
@@ -204,8 +214,7 @@ def reduce(node: Reduction, events: list[Message]) -> Any:
     for event in events:
         value = of_event(node.field, event)
         if node.as_type == "array" and isinstance(value, Many):
-            whole = walk(of(node.field, event), segments(node.field.path)[: _first_each(node)])
-            value = dump(list(value)) if isinstance(whole, list) else None
+            value = dump(list(value)) if is_list(node.field, event) else None
         values.extend(value if isinstance(value, Many) else [value])
     values = [value for value in values if value is not None]
     numbers = [n for n in map(number, values) if n is not None]
@@ -225,7 +234,7 @@ def reduce(node: Reduction, events: list[Message]) -> Any:
         case "mode":
             return mode(values, node)
         case "unique":
-            return unique(values)
+            return unique(values) or None
         case "unique_count":
             return len(unique(values))
     raise AssertionError(node.name)
@@ -276,8 +285,10 @@ def of_event(field: Field, event: Message) -> Any:
     return walk(of(field, event), segments(field.path))
 
 
-def _first_each(node: Reduction) -> int:
-    return segments(node.field.path).index("$")
+def is_list(field: Field, event: Message) -> bool:
+    """Whether there is a list at the first `$`."""
+    keys = segments(field.path)
+    return isinstance(walk(of(field, event), keys[: keys.index("$")]), list)
 
 
 # The evaluator.
@@ -302,7 +313,7 @@ class Oracle:
             for profile in self.world.profiles:
                 if profile.collection == definition.collection:
                     value = self.compute(definition, profile.id)
-                    if value is not None and value is not False:
+                    if value is not None and (definition.kind == "trait" or value):
                         found[definition.collection, definition.key, profile.id] = dump(value)
         return found
 

@@ -1,0 +1,276 @@
+"""Questions to what the last refresh published; nothing is written.
+
+Ad hoc queries, one profile, the graph as lines, an audience as CSV.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.csv
+
+from personas_dagster.errors import PersonasError, QueryError
+from personas_dagster.interfaces import Session
+from personas_dagster.query import Definition, check, evaluate, parse, plan, unparse
+from personas_dagster.spaces import Space
+from personas_dagster.traits.world import prepare_world
+
+_LAST_EVENTS = 10
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One ad hoc query: its line in the file it came from, and its definition."""
+
+    line: int
+    definition: Definition
+
+
+def ask(
+    texts: Sequence[str],
+    *,
+    collection: Literal["users", "accounts"] = "users",
+    include_anonymous: bool = True,
+) -> list[Asked]:
+    """Queries ready to be planned together. QueryError names the line of a file of several."""
+    found = []
+    for number, text in enumerate(texts, start=1):
+        if not text.strip() or text.lstrip().startswith("--"):
+            continue
+        try:
+            boolean = parse(text).type == "boolean"
+            definition = Definition(
+                key=f"query_{number}",
+                kind="audience" if boolean else "trait",
+                collection=collection,
+                query=text,
+                include_anonymous=None if include_anonymous else False,
+            )
+            check(definition)
+        except QueryError as error:
+            if len(texts) == 1:
+                raise
+            raise QueryError(
+                error.reason,
+                line=number,
+                column=error.column,
+                found=error.found,
+                expected=error.expected,
+                suggestion=error.suggestion,
+            ) from error
+        found.append(Asked(number, definition))
+    if not found:
+        raise PersonasError("there is no query to answer; write at least one")
+    return found
+
+
+def _plan(space: Space, asked: Sequence[Asked], as_of: dt.datetime) -> Any:
+    definitions = [one.definition for one in asked]
+    return plan(definitions, as_of=as_of, audiences=space.audience_keys)
+
+
+def sql(space: Space, asked: Sequence[Asked], *, as_of: dt.datetime) -> str:
+    """The statements that would be run, in the engine's dialect."""
+    return str(_plan(space, asked, as_of).sql(space.engine.dialect))
+
+
+def explain(
+    space: Space, asked: Sequence[Asked], *, as_of: dt.datetime
+) -> Iterator[dict[str, Any]]:
+    """How each query is understood, and the steps of the plan that answers all of them."""
+    for one in asked:
+        checked = check(one.definition)
+        yield {
+            "query": one.line,
+            "understood": unparse(checked.query),
+            "type": checked.type,
+            "events": sorted(checked.events),
+            "references": sorted(checked.references),
+            "warnings": list(checked.warnings),
+        }
+    steps = [name for name, _ in _plan(space, asked, as_of).statements]
+    yield {"as_of": as_of, "steps": steps}
+
+
+@contextmanager
+def answers(space: Space, asked: Sequence[Asked], *, as_of: dt.datetime) -> Iterator[Session]:
+    """A session that holds `results` for all queries."""
+    with space.session() as session:
+        prepare_world(session)
+        evaluate(session, _plan(space, asked, as_of))
+        yield session
+
+
+def counts(session: Session, asked: Sequence[Asked]) -> Iterator[dict[str, Any]]:
+    """How many profiles each query gives."""
+    table = session.fetch("SELECT key, count(*) AS n FROM results GROUP BY key")
+    found = {row["key"]: row["n"] for row in table.to_pylist()}
+    for one in asked:
+        yield {"query": one.line, "count": found.get(one.definition.key, 0)}
+
+
+_ROWS = """
+SELECT r.key, r.kind, r.profile_id, r.value, coalesce(i.ids, '{}') AS ids
+FROM results r
+LEFT JOIN (
+    SELECT profile_id, json_group_object(type, vs) AS ids FROM (
+        SELECT profile_id, type, list(value ORDER BY first_seen_at, value) AS vs
+        FROM graph_identifiers GROUP BY ALL ORDER BY profile_id, type)
+    GROUP BY profile_id
+) i USING (profile_id)
+ORDER BY r.key, r.profile_id
+"""
+
+
+def rows(session: Session, asked: Sequence[Asked]) -> Iterator[dict[str, Any]]:
+    """One row per profile with a value; for boolean queries only the members."""
+    lines = {one.definition.key: one.line for one in asked}
+    for batch in session.stream(_ROWS):
+        for row in batch.to_pylist():
+            yield {
+                "query": lines[row["key"]],
+                "profile_id": row["profile_id"],
+                "external_ids": json.loads(row["ids"]),
+                "value": json.loads(row["value"]),
+            }
+
+
+_FIND = """
+SELECT DISTINCT profile_id, collection FROM graph_identifiers
+WHERE type = $1 AND value = CASE WHEN $1 = 'email' THEN lower($2) ELSE $2 END
+"""
+_FIND_ID = """
+SELECT r.root_id AS profile_id, p.collection
+FROM graph_roots r JOIN graph_profiles p ON p.profile_id = r.root_id WHERE r.profile_id = $1
+"""
+
+
+def profile(session: Session, identifier: str) -> dict[str, Any]:
+    """Everything known about one profile, by `type:value`, its id, or a merged child's id."""
+    kind, _, value = identifier.partition(":")
+    found = (
+        session.fetch(_FIND, [kind, value.strip()])
+        if value
+        else session.fetch(_FIND_ID, [identifier])
+    ).to_pylist()
+    if not found:
+        raise PersonasError(
+            f"no profile holds {identifier}; give it as TYPE:VALUE, for example user_id:42, "
+            "or run `personas refresh` if it came in just now"
+        )
+    profile_id = found[0]["profile_id"]
+    session.view("events")
+
+    def all_of(query: str) -> list[dict[str, Any]]:
+        return list(session.fetch(query, [profile_id]).to_pylist())
+
+    created = all_of("SELECT created_at FROM graph_profiles WHERE profile_id = $1")
+    return {
+        "profile_id": profile_id,
+        "collection": found[0]["collection"],
+        "created_at": created[0]["created_at"] if created else None,
+        "external_ids": all_of(
+            "SELECT type, value AS id, first_seen_at AS created_at, source_id "
+            "FROM graph_identifiers WHERE profile_id = $1 ORDER BY first_seen_at, type, value"
+        ),
+        "merged": [
+            row["profile_id"]
+            for row in all_of(
+                "SELECT profile_id FROM graph_roots WHERE root_id = $1 AND profile_id <> $1 "
+                "ORDER BY profile_id"
+            )
+        ],
+        "traits": {
+            row["key"]: {
+                "value": json.loads(row["value"]),
+                "class": row["class"],
+                "updated_at": row["updated_at"],
+                "source_id": row["source_id"],
+            }
+            for row in all_of(
+                "SELECT key, value, class, updated_at, source_id FROM trait_values "
+                "WHERE profile_id = $1 ORDER BY key, class DESC"
+            )
+        },
+        "audiences": {
+            row["audience"]: row["entered_at"]
+            for row in all_of(
+                "SELECT audience, entered_at FROM members WHERE profile_id = $1 ORDER BY ALL"
+            )
+        },
+        "accounts": [
+            row["account_profile_id"]
+            for row in all_of(
+                "SELECT account_profile_id FROM graph_links WHERE user_profile_id = $1 ORDER BY ALL"
+            )
+        ],
+        "events": [
+            _event(row)
+            for row in all_of(
+                "SELECT e.message_id, e.type, e.event, e.timestamp, e.source_id, e.properties "
+                "FROM events e JOIN graph_roots r ON r.profile_id = e.profile_id "
+                "WHERE r.root_id = $1 "
+                f"ORDER BY e.timestamp DESC, e.message_id LIMIT {_LAST_EVENTS}"
+            )
+        ],
+    }
+
+
+def _event(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "properties": json.loads(row["properties"] or "{}")}
+
+
+_GRAPH = """
+SELECT to_json({
+    'profile_id': p.profile_id,
+    'external_ids': coalesce(i.ids, []),
+    'merged': coalesce(m.merged, [])
+})::VARCHAR AS line
+FROM graph_profiles p
+LEFT JOIN (SELECT profile_id, list({'type': type, 'id': value} ORDER BY type, value) AS ids
+           FROM graph_identifiers GROUP BY profile_id) i USING (profile_id)
+LEFT JOIN (SELECT root_id, list(profile_id ORDER BY profile_id) AS merged
+           FROM graph_roots WHERE profile_id <> root_id GROUP BY root_id) m
+    ON m.root_id = p.profile_id
+ORDER BY p.profile_id
+"""
+
+
+def graph(session: Session) -> Iterator[str]:
+    """One JSON line per profile, in the order of their ids."""
+    for batch in session.stream(_GRAPH):
+        yield from batch.column(0).to_pylist()
+
+
+_MEMBERS = """
+SELECT m.profile_id AS key, to_json(coalesce(i.ids, []))::VARCHAR AS external_ids
+FROM members m
+LEFT JOIN (SELECT profile_id, list({'type': type, 'id': value} ORDER BY type, value) AS ids
+           FROM graph_identifiers GROUP BY profile_id) i USING (profile_id)
+WHERE m.audience = $1 ORDER BY m.profile_id
+"""
+
+
+def export_audience(session: Session, key: str, out: Path) -> int:
+    """Write an audience as CSV (`key`, `external_ids` as JSON), streamed; returns the rows.
+
+    The file appears whole or not at all.
+    """
+    partial = out.with_name(out.name + ".part")
+    rows = 0
+    reader = session.stream(_MEMBERS, [key])
+    try:
+        with pyarrow.csv.CSVWriter(partial, reader.schema) as writer:
+            for batch in reader:
+                writer.write_batch(batch)
+                rows += batch.num_rows
+    except OSError as error:
+        raise PersonasError(f"{out} cannot be written: {error.strerror or error}") from error
+    partial.replace(out)
+    return rows

@@ -1,0 +1,167 @@
+"""Commands that read what the last refresh published: query, profile, identity, export."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from personas_dagster import asking
+from personas_dagster.cli.shell import (
+    AsOfOption,
+    ProjectOption,
+    QuietOption,
+    Shell,
+    SpaceOption,
+    VerboseOption,
+    emit,
+    instant,
+)
+from personas_dagster.errors import PersonasError
+from personas_dagster.refresh import floor_hour
+
+
+class Format(StrEnum):
+    """How `query` answers."""
+
+    jsonl = "jsonl"
+    count = "count"
+    sql = "sql"
+    explain = "explain"
+
+
+class Collection(StrEnum):
+    """What profiles are of."""
+
+    users = "users"
+    accounts = "accounts"
+
+
+class Layout(StrEnum):
+    """How a CSV is laid out."""
+
+    unformatted = "unformatted"
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(query)
+    app.command()(profile)
+    identity = typer.Typer(no_args_is_help=True, help="The identity graph.")
+    identity.command("export")(identity_export)
+    app.add_typer(identity, name="identity")
+    export = typer.Typer(no_args_is_help=True, help="CSV files.")
+    export.command("audience")(export_audience)
+    app.add_typer(export, name="export")
+
+
+def query(
+    text: Annotated[
+        str | None, typer.Argument(metavar="QUERY", help="A query of the query language.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A file of queries, one a line, answered in one plan.")
+    ] = None,
+    as_of: AsOfOption = None,
+    collection: Annotated[Collection, typer.Option(help="Of users or accounts.")] = (
+        Collection.users
+    ),
+    format: Annotated[Format, typer.Option(help="How to answer.")] = Format.jsonl,
+    include_anonymous: Annotated[
+        bool, typer.Option(help="Also profiles that hold an anonymous id only.")
+    ] = True,
+    project: ProjectOption = Path(),
+    space: SpaceOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Evaluate a query on what is stored, writing nothing.
+
+    Example: personas query "event('Order Completed').count() >= 2" --format count
+    """
+    if (text is None) == (file is None):
+        raise typer.BadParameter("expected either QUERY or --file FILE")
+    shell = Shell(project, space, quiet, verbose)
+    texts = [text] if text is not None else _lines(file)
+    at = instant(as_of) or floor_hour(dt.datetime.now(dt.UTC))
+    asked = asking.ask(texts, collection=collection.value, include_anonymous=include_anonymous)
+    if format is Format.sql:
+        sys.stdout.write(asking.sql(shell.space, asked, as_of=at) + "\n")
+        return
+    if format is Format.explain:
+        for row in asking.explain(shell.space, asked, as_of=at):
+            emit(row)
+        return
+    with shell.working("evaluating"), asking.answers(shell.space, asked, as_of=at) as session:
+        if format is Format.count:
+            for row in asking.counts(session, asked):
+                emit(row if file else {"count": row["count"]})
+            return
+        for row in asking.rows(session, asked):
+            if not file:
+                row.pop("query")
+            emit(row)
+
+
+def _lines(file: Path | None) -> list[str]:
+    if file is None or not file.is_file():
+        raise PersonasError(f"{file} is not a file; write one query a line into it")
+    return file.read_text(encoding="utf-8").splitlines()
+
+
+def profile(
+    identifier: Annotated[str, typer.Argument(metavar="TYPE:VALUE", help="user_id:42, or an id")],
+    project: ProjectOption = Path(),
+    space: SpaceOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """One profile as JSON: identifiers, traits, audiences, accounts, last events.
+
+    Example: personas profile email:ann@example.com
+    """
+    shell = Shell(project, space, quiet, verbose)
+    with shell.space.session() as session:
+        emit(asking.profile(session, identifier))
+
+
+def identity_export(
+    project: ProjectOption = Path(),
+    space: SpaceOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """The graph: one JSON line per profile.
+
+    Example: personas identity export > graph.jsonl
+    """
+    shell = Shell(project, space, quiet, verbose)
+    with shell.space.session() as session:
+        for line in asking.graph(session):
+            sys.stdout.write(line + "\n")
+
+
+def export_audience(
+    key: Annotated[str, typer.Argument(help="The audience's key.")],
+    out: Annotated[Path, typer.Option(help="The CSV file to write.")],
+    format: Annotated[Layout, typer.Option(help="The columns.")] = Layout.unformatted,
+    project: ProjectOption = Path(),
+    space: SpaceOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write an audience's members to a CSV file.
+
+    Example: personas export audience big_spenders --format unformatted --out big.csv
+    """
+    shell = Shell(project, space, quiet, verbose)
+    if key not in shell.space.audience_keys:
+        there = ", ".join(shell.space.audience_keys) or "none is declared"
+        raise PersonasError(f"no audience `{key}` in {shell.space.name}; expected one of: {there}")
+    with shell.working(f"writing {out}"), shell.space.session() as session:
+        rows = asking.export_audience(session, key, out)
+    shell.say(f"{rows} members of {key} in {out}")
+    emit({"audience": key, "rows": rows, "file": str(out), "format": format.value})

@@ -1,0 +1,133 @@
+"""Commands about a project as a whole: init, check, dev."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from importlib import resources
+from importlib.abc import Traversable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from personas_dagster.cli.shell import (
+    ProjectOption,
+    QuietOption,
+    Shell,
+    SpaceOption,
+    VerboseOption,
+)
+from personas_dagster.errors import DefinitionError, PersonasError
+from personas_dagster.spaces import destination_problems
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(init)
+    app.command()(check)
+    app.command()(dev)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to make the project.")],
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Make a new project with a sample space that runs as it is.
+
+    Example: personas init shop && cd shop && personas check
+    """
+    shell = Shell(folder, quiet=quiet, verbose=verbose)
+    template = resources.files("personas_dagster") / "samples" / "project"
+    taken = [name for name in _files(template) if (folder / name).exists()]
+    if taken:
+        raise PersonasError(
+            f"{folder / taken[0]} is there already; choose an empty folder, nothing was written"
+        )
+    for name in _files(template):
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(template.joinpath(name).read_bytes())
+    shell.say(f"made a project in {folder}; next:")
+    shell.say(f"  cd {folder}")
+    shell.say("  personas ingest MESSAGES.jsonl.gz")
+    shell.say("  personas refresh")
+
+
+def _files(folder: Traversable, prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for entry in sorted(folder.iterdir(), key=lambda one: one.name):
+        name = f"{prefix}{entry.name}"
+        if entry.is_dir():
+            found += [] if entry.name == "__pycache__" else _files(entry, f"{name}/")
+        else:
+            found.append(name)
+    return found
+
+
+def check(
+    project: ProjectOption = Path(),
+    space: SpaceOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Validate every definition; problems as file:line:column: message.
+
+    Example: personas check --project shop
+    """
+    shell = Shell(project, space, quiet, verbose)
+    found = shell.project
+    problems = destination_problems(found)
+    if problems:
+        raise DefinitionError(problems)
+    for warning in found.warnings:
+        shell.say(f"warning: {warning}")
+    parts = {
+        "sources": found.sources,
+        "computed traits": found.computed_traits,
+        "SQL traits": found.sql_traits,
+        "audiences": found.audiences,
+        "destinations": found.destinations,
+        "connections": found.connections,
+        "spaces": found.spaces,
+    }
+    shell.say("ok: " + ", ".join(f"{len(part)} {name}" for name, part in parts.items()))
+
+
+def dev(
+    project: ProjectOption = Path(),
+    port: Annotated[int, typer.Option(help="The UI's port.")] = 3000,
+    host: Annotated[str, typer.Option(help="The UI's address.")] = "127.0.0.1",
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run the Dagster UI and daemon with all spaces of the project, until Ctrl-C.
+
+    Example: personas dev --port 3000
+    """
+    from personas_dagster.resources.launch import dagster_home
+
+    shell = Shell(project, quiet=quiet, verbose=verbose)
+    root = shell.project.root
+    home = dagster_home(root)
+    if not (root / "workspace.yaml").exists():
+        raise PersonasError(f"{root}/workspace.yaml is missing; copy it from a new project")
+    shell.say(f"Dagster UI: http://{host}:{port} (instance in {home}); Ctrl-C stops it")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "dagster", "dev", "-w", str(root / "workspace.yaml")),
+            *("--host", host, "--port", str(port)),
+            *(() if verbose else ("--log-level", "warning")),
+        ],
+        cwd=root,
+        env={**os.environ, "DAGSTER_HOME": str(home), "PERSONAS_PROJECT": str(root)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.send_signal(signal.SIGINT)
+        code = process.wait()
+    raise typer.Exit(0 if code in (0, -signal.SIGINT) else 1)

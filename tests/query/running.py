@@ -1,0 +1,105 @@
+"""Runs definitions over a small world with the compiler, as the oracle does without."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, cast
+
+import pyarrow as pa
+
+from personas_dagster.engines.duckdb import DuckDBEngine, DuckDBSession
+from personas_dagster.interfaces import Lake
+from personas_dagster.query import Definition, evaluate, plan
+from tests.query.oracle import World
+
+_INSTANT = pa.timestamp("us", tz="UTC")
+_SCHEMAS = {
+    "messages": {
+        "event": pa.string(),
+        "profile_id": pa.string(),
+        "timestamp": _INSTANT,
+        "received_at": _INSTANT,
+        "message_id": pa.string(),
+        "source_id": pa.string(),
+        "properties": pa.string(),
+        "context": pa.string(),
+    },
+    "profiles": {
+        "collection": pa.string(),
+        "profile_id": pa.string(),
+        "is_known": pa.bool_(),
+        "has_anonymous_id": pa.bool_(),
+    },
+    "traits": {name: pa.string() for name in ("collection", "profile_id", "key", "value")},
+    "former_members": {name: pa.string() for name in ("audience", "profile_id")},
+    "account_links": {name: pa.string() for name in ("user_profile_id", "account_profile_id")},
+}
+
+
+@contextmanager
+def session() -> Iterator[DuckDBSession]:
+    with DuckDBEngine(threads=1).session(cast(Lake, None)) as one:
+        yield one
+
+
+def results(
+    session: DuckDBSession,
+    world: World,
+    definitions: Sequence[Definition],
+    as_of: datetime,
+    audiences: Collection[str] = (),
+) -> dict[tuple[str, str, str], str]:
+    """(collection, key, profile) to JSON text."""
+    for name, rows in _relations(world).items():
+        schema = pa.schema(list(_SCHEMAS[name].items()))
+        session.register(name, pa.Table.from_pylist(rows, schema=schema))
+    evaluate(session, plan(definitions, as_of=as_of, audiences=audiences))
+    table = session.fetch("SELECT * FROM results")
+    found = {}
+    for row in table.to_pylist():
+        name = row["collection"], row["key"], row["profile_id"]
+        assert name not in found, f"two rows for {name}"
+        found[name] = row["value"]
+    return found
+
+
+def _relations(world: World) -> dict[str, list[dict[str, Any]]]:
+    return {
+        "messages": [
+            {
+                "event": one.event,
+                "profile_id": one.profile,
+                "timestamp": one.timestamp,
+                "received_at": one.received_at,
+                "message_id": one.message_id,
+                "source_id": one.source_id,
+                "properties": None if one.properties is None else json.dumps(one.properties),
+                "context": None if one.context is None else json.dumps(one.context),
+            }
+            for one in world.messages
+        ],
+        "profiles": [
+            {
+                "collection": one.collection,
+                "profile_id": one.id,
+                "is_known": one.is_known,
+                "has_anonymous_id": one.has_anonymous_id,
+            }
+            for one in world.profiles
+        ],
+        "traits": [
+            {"collection": collection, "profile_id": profile, "key": key, "value": json.dumps(value)}
+            for (collection, profile), traits in world.traits.items()
+            for key, value in traits.items()
+        ],
+        "former_members": [
+            {"audience": audience, "profile_id": profile} for audience, profile in world.former
+        ],
+        "account_links": [
+            {"user_profile_id": user, "account_profile_id": account}
+            for user, account in sorted(world.links)
+        ],
+    }

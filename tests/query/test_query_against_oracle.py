@@ -1,0 +1,42 @@
+"""Compiled queries against the naive evaluator, on random worlds."""
+
+import os
+from random import Random
+
+import pytest
+
+from tests.query import chance
+from tests.query.oracle import Oracle
+from tests.query.running import results, session
+
+_SEEDS = int(os.environ.get("PERSONAS_FUZZ", "2000")) // 100
+
+
+@pytest.mark.parametrize("seed", range(_SEEDS))
+def test_equals_oracle(seed: int) -> None:
+    random = Random(f"personas {os.environ.get('PERSONAS_FUZZ_SEED', '')} {seed}")
+    with session() as one:
+        for _ in range(2):
+            world = chance.world(random)
+            definitions = chance.definitions(random, 50)
+            as_of = chance.moment(random)
+            world.former = {
+                (definition.key, profile.id)
+                for definition in definitions
+                for profile in world.profiles
+                if random.random() < 0.2
+            }
+            expected = Oracle(world, definitions, as_of).results()
+            found = results(one, world, definitions, as_of)
+            assert found == expected, _difference(found, expected, definitions, as_of)
+
+
+def _difference(found, expected, definitions, as_of):
+    """The first difference, with what is needed to look into it."""
+    queries = {(one.collection, one.key): one for one in definitions}
+    lines = [f"as_of {as_of}"]
+    for name in sorted(found.keys() | expected.keys(), key=lambda one: int(one[1][1:])):
+        if found.get(name) != expected.get(name):
+            lines.append(f"{name}: {found.get(name)!r}, not {expected.get(name)!r}")
+            lines.append(f"  {queries[name[0], name[1]]}")
+    return "\n".join(lines[:9])
