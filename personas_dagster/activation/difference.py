@@ -317,6 +317,11 @@ FROM sync_changes s JOIN sync_connections c ON c.connection = s.connection
 WHERE s.is_silent AND s.connection NOT IN (SELECT connection FROM sync_held)
 """
 
+_SILENT_COUNT = """
+SELECT count(*) AS n FROM sync_changes s
+WHERE s.is_silent AND s.connection NOT IN (SELECT connection FROM sync_held)
+"""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -370,6 +375,12 @@ class Difference:
     def changes(self) -> pa.RecordBatchReader:
         """Rows to send, one per recipient; those of one profile stand together."""
         return self._session.stream(_CHANGES)
+
+    @property
+    def silent_rows(self) -> int:
+        """How many rows `silent` has."""
+        count: int = self._session.fetch(_SILENT_COUNT).column("n")[0].as_py()
+        return count
 
     def silent(self, *, refresh_id: int, sync_id: int, at: dt.datetime) -> pa.RecordBatchReader:
         """Rows for the ledger that are not sent, such as values older than the connection."""

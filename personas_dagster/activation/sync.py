@@ -141,8 +141,9 @@ class _Job:
         difference, report = self._compare(session, first, sync_id)
         report.recovered = recovered
         self._note(state, report)
-        silent = difference.silent(refresh_id=self.refresh_id, sync_id=sync_id, at=self.now())
-        lake.append("ledger", silent)
+        if difference.silent_rows:
+            silent = difference.silent(refresh_id=self.refresh_id, sync_id=sync_id, at=self.now())
+            lake.append("ledger", silent)
         # their past is in the ledger now, whatever becomes of the rest
         historical = self.destination.abilities.takes_historical
         kept_back = [c.name for c in self.connections if not (c.backfill and historical)]

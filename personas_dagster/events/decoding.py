@@ -45,6 +45,7 @@ STAGED = pa.schema(
         "context": pa.string(),
         "integrations": pa.string(),
         "received_date": pa.date32(),
+        "is_rejected": pa.bool_(),
         "reason": pa.string(),
         "detail": pa.string(),
         "raw": pa.string(),
@@ -364,9 +365,9 @@ class Decoder:
             rows = self._recheck(rows)
         if pc.any(rows["needs_id"]).as_py():
             rows = _with_ids(rows)
-        # The raw text is kept for rejected rows alone.
-        raw = pc.if_else(pc.is_valid(rows["reason"]), rows["raw"], pa.scalar(None, pa.string()))
-        rows = _put(rows, "raw", raw)
+        rejected = pc.is_valid(rows["reason"])
+        raw = pc.if_else(rejected, rows["raw"], pa.scalar(None, pa.string()))
+        rows = _put(rows, "raw", raw).append_column("is_rejected", rejected)
         return rows.select(STAGED.names).cast(STAGED)
 
     def _recheck(self, rows: pa.Table) -> pa.Table:

@@ -21,7 +21,7 @@ _EDGE = dt.timedelta(days=1)
 
 _REACH = """
 SELECT min(received_date) AS first, max(received_date) AS last
-FROM staged WHERE reason IS NULL
+FROM staged WHERE NOT is_rejected
 """
 
 # What was kept in partitions that are not being made again, and counts for a staged row.
@@ -30,7 +30,7 @@ SELECT DISTINCT staged.file_id, staged.line
 FROM staged
 JOIN windows ON windows.load_id = staged.load_id
 JOIN raw_events AS kept ON kept.message_id = staged.message_id
-WHERE staged.reason IS NULL
+WHERE NOT staged.is_rejected
     AND kept.received_date BETWEEN $1 AND $2
     AND kept.received_date NOT IN (SELECT received_date FROM made_again)
     AND abs(epoch_us(kept.received_at) - epoch_us(staged.received_at)) <= windows.width
@@ -42,7 +42,7 @@ WHERE staged.reason IS NULL
 # Message ids that repeat, by their hash: eight bytes a row instead of a whole id.
 _REPEATED = """
 WITH remaining AS (
-    SELECT * FROM staged ANTI JOIN known USING (file_id, line) WHERE reason IS NULL
+    SELECT * FROM staged ANTI JOIN known USING (file_id, line) WHERE NOT is_rejected
 ),
 repeated AS (
     SELECT hash(message_id) AS hashed FROM remaining GROUP BY 1 HAVING count(*) > 1

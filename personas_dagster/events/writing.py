@@ -19,13 +19,13 @@ SELECT message_id, type, event, user_id, anonymous_id, group_id, previous_id, ti
     received_at, sent_at, original_timestamp, properties, traits, context, integrations,
     source_id, load_id, file_id, line, received_date
 FROM staged ANTI JOIN dropped USING (file_id, line)
-WHERE reason IS NULL
+WHERE NOT is_rejected
 """
 
 _REJECTED = """
 SELECT reason, detail, raw, names.file AS file, source_id, load_id, file_id, line, received_date
 FROM staged JOIN names USING (file_id)
-WHERE reason IS NOT NULL
+WHERE is_rejected
 """
 
 _COUNTS = """

@@ -88,9 +88,7 @@ def new_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def make_intake(
-    tmp_path_factory: pytest.TempPathFactory, new_state: Path
-) -> Callable[[], Intake]:
+def make_intake(tmp_path_factory: pytest.TempPathFactory, new_state: Path) -> Callable[[], Intake]:
     """A new space, in a folder of its own."""
     return lambda: Intake(tmp_path_factory.mktemp("space"), new_state)
 
@@ -125,5 +123,3 @@ def message(number: int = 0, **fields: Any) -> Row:
 @pytest.fixture(name="message", scope="session")
 def _message() -> Callable[..., Row]:
     return message
-
-

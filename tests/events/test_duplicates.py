@@ -35,12 +35,12 @@ def naive(loads: list[list[Occurrence]]) -> set[tuple[int, int]]:
 
 
 occurrences = st.tuples(
-    st.sampled_from("ab"), st.integers(0, 30).map(lambda day: START + dt.timedelta(days=day))
+    st.sampled_from("abc"), st.integers(0, 30).map(lambda day: START + dt.timedelta(days=day))
 )
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.lists(st.lists(occurrences, min_size=1, max_size=12), min_size=1, max_size=3))
+@settings(max_examples=8, deadline=None)
+@given(st.lists(st.lists(occurrences, min_size=1, max_size=25), min_size=1, max_size=3))
 def test_as_the_naive_reading(make_intake: Any, message: Message, loads: Any) -> None:
     intake = make_intake()
     for number, messages in enumerate(loads):

@@ -73,6 +73,7 @@ def rejected(make_intake: Any, message: Message) -> dict[int, dict[str, Any]]:
     report = intake.take(message(1), *lines, message(2))
     assert (report.accepted, report.rejected) == (2, len(CASES))
     assert report.reasons == dict(sorted(Counter(reason for reason, _, _ in CASES).items()))
+    assert [row["message_id"] for row in intake.rows()] == ["m1", "m2"]
     return {row["line"]: row for row in intake.rows("rejected_events")}
 
 

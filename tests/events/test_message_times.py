@@ -63,10 +63,14 @@ ISO_8601 = {
     "2024-03-07": "2024-03-07T00:00:00Z",
     "1969-12-31T20:00:00-05:00": "1970-01-01T01:00:00Z",
 }
-NOT_ISO_8601 = """
+NOT_ISO_8601 = (
+    """
     now|infinity|2024|2024-13-01|2024-03-07T25:00:00Z|20240307T010203Z|07.03.2024|1709776923|
     2024-03-07T01:02:03 Europe/Berlin|2024-03-07 (BC)|2024-3-7| 2024-03-07|2024-03-07T01:02:03Z+
-""".strip().replace("\n", "").split("|")
+""".strip()
+    .replace("\n", "")
+    .split("|")
+)
 
 
 def test_iso_8601(intake: Any, message: Message) -> None:
@@ -93,9 +97,9 @@ def test_a_wrong_clock_is_corrected(intake: Any, message: Message) -> None:
     assert row["timestamp"] == instant("2024-03-07T00:00:05Z")
 
 
-@pytest.mark.parametrize(("timestamp", "skewed"), [("2024-03-08T00:00:00Z", 0)] + [
-    ("2024-03-08T00:00:00.000001Z", 1)
-])
+@pytest.mark.parametrize(
+    ("timestamp", "skewed"), [("2024-03-08T00:00:00Z", 0)] + [("2024-03-08T00:00:00.000001Z", 1)]
+)
 def test_clock_skew(intake: Any, message: Message, timestamp: str, skewed: int) -> None:
     report = intake.take(message(receivedAt="2024-03-07T00:00:00Z", timestamp=timestamp))
     assert (report.accepted, report.clock_skew) == (1, skewed)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from personas_dagster.engines.duckdb import DuckDBEngine, DuckDBSession
 from personas_dagster.interfaces import Lake
-from personas_dagster.query import Definition, evaluate, plan
+from personas_dagster.query import Definition, evaluate, parse, plan
 from tests.query.oracle import World
 
 _INSTANT = pa.timestamp("us", tz="UTC")
@@ -102,4 +102,25 @@ def _relations(world: World) -> dict[str, list[dict[str, Any]]]:
             {"user_profile_id": user, "account_profile_id": account}
             for user, account in sorted(world.links)
         ],
+    }
+
+
+def answer(
+    query: str,
+    world: World,
+    as_of: datetime,
+    *,
+    collection: str = "users",
+    others: Sequence[Definition] = (),
+    audiences: Collection[str] = (),
+    **options: Any,
+) -> dict[str, Any]:
+    """Evaluate one query: profile to value, True for the members of a condition."""
+    kind = "audience" if parse(query).type == "boolean" else "trait"
+    options = {"include_anonymous": None} | options
+    definition = Definition("asked", kind, collection, query, **options)
+    with session() as one:
+        found = results(one, world, [*others, definition], as_of, audiences)
+    return {
+        profile: json.loads(value) for (_, key, profile), value in found.items() if key == "asked"
     }

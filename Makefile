@@ -1,0 +1,55 @@
+# Everything that the targets need, they install: Python 3.11 or newer and make are enough.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: demo test test-all dev check lint types layers bench install clean pictures help
+
+help: ## What there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(PIP) install -c constraints.txt --group dev -e '.[postgres]'
+	@touch $@
+
+install: $(VENV)/installed ## Install what `personas` needs into .venv
+
+demo: $(VENV)/installed ## A shop's messages through the whole platform, with real results
+	@$(BIN)/python -m personas_dagster.samples.demo .
+
+dev: $(VENV)/installed ## Dagster's UI with both spaces, on http://127.0.0.1:3000
+	@$(BIN)/personas dev
+
+check: $(VENV)/installed ## Are all definitions right?
+	@$(BIN)/personas check
+
+test: $(VENV)/installed-dev ## The tests that need nothing but Python
+	$(BIN)/python -m pytest -m "not (postgres or browser or dagster_ui or wheel)"
+
+test-all: $(VENV)/installed-dev ## All tests; needs PERSONAS_TEST_POSTGRES_URL and Chromium
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev ## ruff
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/installed-dev ## mypy, strict
+	$(BIN)/mypy
+
+layers: $(VENV)/installed-dev ## Imports run one way
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed-dev ## Load and refresh of 1,000,000 messages (BENCH="1 10 100" for more)
+	$(BIN)/python benchmarks/run.py $(or $(BENCH),1)
+
+pictures: $(VENV)/installed-dev ## The README's pictures, taken from the running UI with Chromium
+	$(BIN)/python docs/pictures/take.py
+
+clean: ## Remove what the demo and the tools made
+	rm -rf .personas $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

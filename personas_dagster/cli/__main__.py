@@ -1,0 +1,5 @@
+"""`python -m personas_dagster.cli`."""
+
+from personas_dagster.cli.main import main
+
+main()
