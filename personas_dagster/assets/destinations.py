@@ -5,8 +5,10 @@ from typing import Any
 import dagster as dg
 
 from personas_dagster import deliver
+from personas_dagster.assets import attempts
 from personas_dagster.assets import metadata as show
 from personas_dagster.assets.keys import Names, declared_at, owners
+from personas_dagster.errors import Busy, Unauthorized
 from personas_dagster.resources import SpaceResource
 from personas_dagster.spaces import Space
 
@@ -31,9 +33,19 @@ def _destination(space: Space, names: Names, name: str) -> dg.AssetsDefinition:
         metadata=declared_at(space.project.root, space.project.destinations[name]),
     )
     def destination(context: dg.AssetExecutionContext, space: SpaceResource) -> Any:
-        report = deliver.deliver(
-            space.open(), name, owner=context.run_id, now=space.now, attempt=_attempt(context)
-        )
+        try:
+            report = deliver.deliver(
+                space.open(),
+                name,
+                owner=context.run_id,
+                now=space.now,
+                attempt=attempts.attempt(context),
+            )
+        except Busy as error:
+            context.log.info(f"waiting: {error}")
+            raise attempts.when_free() from error
+        except Unauthorized as error:
+            raise attempts.for_good(context, error) from error
         return dg.MaterializeResult(
             metadata={
                 "messages_confirmed": report.confirmed,
@@ -43,7 +55,3 @@ def _destination(space: Space, names: Names, name: str) -> dg.AssetsDefinition:
         )
 
     return destination
-
-
-def _attempt(context: dg.AssetExecutionContext) -> int:
-    return int(context.run.tags.get("dagster/retry_number", "0")) + 1

@@ -6,9 +6,9 @@ from typing import Any
 import dagster as dg
 
 from personas_dagster import refresh
+from personas_dagster.assets import arrived
 from personas_dagster.assets import metadata as show
 from personas_dagster.assets.keys import Names, declared_at, owners
-from personas_dagster.events import LoadReport
 from personas_dagster.events.resolved import compact
 from personas_dagster.resources import SpaceResource
 from personas_dagster.spaces import Space
@@ -52,16 +52,21 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
         key=names.key("landing"),
         deps=[names.source(source_id) for source_id in space.sources],
         description="Files of messages that arrived, taken in once each: decoded, validated, "
-        "without duplicates. Loads them into the partitions of raw_events that they touch.",
+        "without duplicates. Tells which partitions of raw_events they, and those that `personas ingest` "
+        "took in before, have touched.",
         group_name=GROUP,
         owners=owners(None),
         kinds={"deltalake", "duckdb"},
     )
     def landing(context: dg.AssetExecutionContext, space: SpaceResource) -> Any:
-        held = space.hold(context.run_id)
+        held = space.hold(context)
         report = refresh.take_in(held, now=space.now())
-        _tell_partitions(context, held, report, raw, rejected)
-        return dg.MaterializeResult(metadata=_load_metadata(held, report))
+        new = arrived.since(held, arrived.last_told(context.instance, names.key("landing")))
+        for told in arrived.partitions(held, new, raw):
+            context.log_event(told)
+        if new.rejected:
+            context.log_event(arrived.rejections(new, rejected))
+        return dg.MaterializeResult(metadata=arrived.metadata(held, new, report))
 
     @dg.asset(
         key=raw,
@@ -75,7 +80,7 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
         kinds={"deltalake", "duckdb"},
     )
     def raw_events(context: dg.AssetExecutionContext, space: SpaceResource) -> Any:
-        held = space.hold(context.run_id)
+        held = space.hold(context)
         window = context.partition_time_window
         first, last = window.start.date(), (window.end - dt.timedelta(microseconds=1)).date()
         dates = [first + dt.timedelta(days=n) for n in range((last - first).days + 1)]
@@ -107,7 +112,7 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
         kinds={"deltalake", "duckdb"},
     )
     def events(context: dg.AssetExecutionContext, space: SpaceResource) -> Any:
-        held = space.hold(context.run_id)
+        held = space.hold(context)
         written = refresh.settle(held)
         with held.engine.session(held.lake) as session:
             compacted = compact(session, held.lake)
@@ -130,61 +135,3 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
         )
 
     return [landing, raw_events, dg.AssetsDefinition(specs=[rejected_events]), events]
-
-
-def _tell_partitions(
-    context: dg.AssetExecutionContext,
-    space: Space,
-    report: LoadReport,
-    raw: dg.AssetKey,
-    rejected: dg.AssetKey,
-) -> None:
-    """One event for each partition of raw_events that the load wrote to."""
-    start, hourly = space.settings.partitions.start, space.settings.partitions.by == "hour"
-    for date, rows in sorted(report.received_dates.items()):
-        if date < start:
-            continue
-        keys = [f"{date}-{hour:02d}:00" for hour in range(24)] if hourly else [str(date)]
-        for key in keys:
-            context.log_event(
-                dg.AssetMaterialization(
-                    raw, partition=key, metadata={"dagster/partition_row_count": rows}
-                )
-            )
-    if report.rejected:
-        context.log_event(
-            dg.AssetMaterialization(
-                rejected,
-                metadata={
-                    "rejected": report.rejected,
-                    "by_reason": show.table(
-                        [{"reason": k, "messages": v} for k, v in sorted(report.reasons.items())]
-                    ),
-                },
-            )
-        )
-
-
-def _load_metadata(space: Space, report: LoadReport) -> dict[str, Any]:
-    start = space.settings.partitions.start
-    return {
-        "accepted": report.accepted,
-        "rejected": report.rejected,
-        "duplicates": report.duplicates,
-        "clock_skew": report.clock_skew,
-        "oversize": report.oversize,
-        "empty_group_ids": report.empty_group_ids,
-        "before_first_partition": sum(
-            rows for date, rows in report.received_dates.items() if date < start
-        ),
-        "damaged_files": show.table(
-            [{"file": name, "reason": reason} for name, reason in sorted(report.damaged.items())]
-        ),
-        "reasons": show.table(
-            [{"reason": k, "messages": v} for k, v in sorted(report.reasons.items())]
-        ),
-        "by_day": show.bars(
-            {str(date): rows for date, rows in sorted(report.received_dates.items())},
-            title="messages by day received",
-        ),
-    }

@@ -6,6 +6,7 @@ import dagster as dg
 
 from personas_dagster import refresh
 from personas_dagster.assets import metadata as show
+from personas_dagster.assets.attempts import for_good, never_again
 from personas_dagster.assets.keys import Names, owners
 from personas_dagster.errors import CheckFailed
 from personas_dagster.identity.guard import CHECKS
@@ -20,7 +21,8 @@ def assets(names: Names) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         key=candidates,
-        deps=[names.key("raw_events")],
+        # A refresh does not run raw_events, so that the order hangs on landing.
+        deps=[names.key("raw_events"), names.key("landing")],
         description="What the messages that are not in the graph yet would do to it: profiles, "
         "identifiers, merges, and identifiers that merge protection removes.",
         group_name=GROUP,
@@ -28,7 +30,7 @@ def assets(names: Names) -> list[dg.AssetsDefinition]:
         kinds={"deltalake", "duckdb"},
     )
     def merge_candidates(context: dg.AssetExecutionContext, space: SpaceResource) -> Any:
-        proposal = refresh.propose(space.hold(context.run_id), now=space.now())
+        proposal = refresh.propose(space.hold(context), now=space.now())
         if proposal is None:
             return dg.MaterializeResult(metadata={"load_id": "no new messages"})
         return dg.MaterializeResult(
@@ -58,7 +60,7 @@ def assets(names: Names) -> list[dg.AssetsDefinition]:
         try:
             applied = refresh.apply(held, now=space.now())
         except CheckFailed as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
+            raise for_good(context, error) from error
         if applied is None:
             return dg.MaterializeResult(metadata={"load_id": "no new messages"})
         refresh.note(held, this, identity=dict(applied.rows))
@@ -95,9 +97,11 @@ def checks(names: Names) -> list[dg.AssetChecksDefinition]:
         description="Great Expectations suite over the candidates: " + " ".join(CHECKS.values()),
     )
     def merge_guard(context: dg.AssetCheckExecutionContext, space: SpaceResource) -> Any:
-        verdict = refresh.check(space.hold(context.run.run_id))
+        verdict = refresh.check(space.hold(context))
         if verdict is None:
             return dg.AssetCheckResult(passed=True, description="no candidates wait")
+        if not verdict.passed:
+            never_again(context)
         failed = [finding for finding in verdict.findings if not finding.passed]
         good = len(verdict.findings) - len(failed)
         return dg.AssetCheckResult(

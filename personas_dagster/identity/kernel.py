@@ -1,8 +1,7 @@
-"""The sequential reading of the rules over arrays, compiled by numba.
+"""The sequential reading of the rules over arrays.
 
-What belongs here: the one loop that decides. Names, instants as text and tables stay outside
-(`resolve.py`); only that module imports this one, when there is something to resolve, since
-numba takes a second to load. The compiled code is cached beside this file.
+What belongs here: the one loop that decides, in the part of Python that numba compiles
+(`compiled.py`). Names, instants as text and tables stay outside (`resolve.py`).
 
 A profile's identifiers are counted in cells, one for each type that it holds: a list sorted by
 type, so that merging two profiles is merging two short lists. A cell of a type whose limit has a
@@ -10,24 +9,29 @@ window also chains its identifiers; those that have left the window are unchaine
 met, since time only goes forward within a load.
 """
 
-# Variables are named as in `resolve.py`; the arrays of a state travel together as one tuple.
+from __future__ import annotations
+
+from typing import Any, TypeAlias
 
 import numpy as np
-from numba import njit
+import numpy.typing as npt
+
+Ints: TypeAlias = npt.NDArray[Any]
+# A profile's first cell; a cell's type, count, next cell, and its chain's first and last
+# identifier; an identifier's next one in its chain.
+Cells: TypeAlias = tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints]
 
 NONE = -1
 
 
-@njit(cache=True)
-def _root(parent, number):
+def _root(parent: Ints, number: int) -> int:
     while parent[number] != number:
         parent[number] = parent[parent[number]]
         number = parent[number]
     return number
 
 
-@njit(cache=True)
-def _grown(array, needed):
+def _grown(array: Ints, needed: int) -> Ints:
     if needed <= array.size:
         return array
     bigger = np.empty(max(needed, 2 * array.size, 64), array.dtype)
@@ -35,8 +39,9 @@ def _grown(array, needed):
     return bigger
 
 
-@njit(cache=True)
-def _attach(identifier, root, kinds, windows, cells, spare):
+def _attach(
+    identifier: int, root: int, kinds: Ints, windows: Ints, cells: Cells, spare: int
+) -> int:
     """Count an identifier on a root; `spare` is the number of cells in use. Returns it anew."""
     first, kind_of, count, after, chain, tail, chained = cells
     kind = kinds[identifier]
@@ -60,8 +65,7 @@ def _attach(identifier, root, kinds, windows, cells, spare):
     return spare
 
 
-@njit(cache=True)
-def _join(parent_root, child_root, cells):
+def _join(parent_root: int, child_root: int, cells: Cells) -> None:
     """Merge the child's cells into the parent's, both sorted by type."""
     first, kind_of, count, after, chain, tail, chained = cells
     before, mine, theirs = NONE, first[parent_root], first[child_root]
@@ -88,8 +92,7 @@ def _join(parent_root, child_root, cells):
     first[child_root] = NONE
 
 
-@njit(cache=True)
-def _live(root, kind, at, window, first_seen, cells):
+def _live(root: int, kind: int, at: int, window: int, first_seen: Ints, cells: Cells) -> int:
     """How many identifiers of a type were attached in the window that ends at `at`."""
     first, kind_of, _, after, chain, tail, chained = cells
     cell = first[root]
@@ -113,8 +116,20 @@ def _live(root, kind, at, window, first_seen, cells):
     return live
 
 
-@njit(cache=True)
-def _broken(found, new, at, kinds, limits, windows, caps, first_seen, size, merges, cells, scratch):
+def _broken(
+    found: Ints,
+    new: Ints,
+    at: int,
+    kinds: Ints,
+    limits: Ints,
+    windows: Ints,
+    caps: Ints,
+    first_seen: Ints,
+    size: Ints,
+    merges: Ints,
+    cells: Cells,
+    scratch: tuple[Ints, Ints, Ints],
+) -> int:
     """The first limit that the union would break: a type, a cap beyond the types, or NONE."""
     first, kind_of, count, after, _, _, _ = cells
     total, largest, met = scratch
@@ -164,22 +179,21 @@ def _broken(found, new, at, kinds, limits, windows, caps, first_seen, size, merg
     return NONE
 
 
-@njit(cache=True)
 def run(
-    kinds,
-    limits,
-    windows,
-    caps,
-    attached,
-    first_seen,
-    merges_before,
-    offsets,
-    members,
-    test,
-    instead,
-    order,
-    instants,
-):
+    kinds: Ints,
+    limits: Ints,
+    windows: Ints,
+    caps: Ints,
+    attached: Ints,
+    first_seen: Ints,
+    merges_before: Ints,
+    offsets: Ints,
+    members: Ints,
+    test: Ints,
+    instead: Ints,
+    order: Ints,
+    instants: Ints,
+) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints]:
     """Resolve the messages `order[p]` (combinations) at `instants[p]`, one after the other.
 
     `attached` and `first_seen` are carried on in place. A combination c with `test[c]` >= 0
@@ -191,13 +205,13 @@ def run(
     size, merges = np.zeros(capacity, np.int32), np.zeros(capacity, np.int32)
     merges[:existing] = merges_before
     cells = (
-        np.full(capacity, NONE, np.int32),  # a profile's first cell
-        np.empty(n, np.int32),  # a cell's type
-        np.empty(n, np.int32),  # how many identifiers
-        np.empty(n, np.int32),  # the next cell
-        np.empty(n, np.int32),  # the first identifier of its chain
-        np.empty(n, np.int32),  # the last one
-        np.full(n, NONE, np.int32),  # an identifier's next one
+        np.full(capacity, NONE, np.int32),
+        np.empty(n, np.int32),
+        np.empty(n, np.int32),
+        np.empty(n, np.int32),
+        np.empty(n, np.int32),
+        np.empty(n, np.int32),
+        np.full(n, NONE, np.int32),
     )
     scratch = (
         np.zeros(limits.size, np.int64),

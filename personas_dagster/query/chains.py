@@ -246,17 +246,11 @@ def _excluded(arguments: list[Argument], at: Place) -> tuple[str, ...]:
 def _reduce(stream: Stream, name: str, arguments: list[Argument], at: Place) -> Reduction:
     if name == "count":
         _exactly(name, arguments, 0, at)
-        return Reduction(stream, name, at=at)
-    at_least = 1
-    if name == "mode":
-        first, second = arguments[0] if arguments else None, arguments[1:2]
-        if second:
-            at_least = _positive(second[0])
-        else:
-            at_least = 2
-        argument = _exactly(name, arguments[:1] + arguments[2:] if first else [], 1, at)[0]
-    else:
-        (argument,) = _exactly(name, arguments, 1, at)
+        return Reduction(stream, name, at=stream.at)
+    at_least = 2 if name == "mode" else 1
+    if name == "mode" and len(arguments) == 2:
+        at_least = _positive(arguments.pop())
+    (argument,) = _exactly(name, arguments, 1, at)
     field = argument.value
     if not isinstance(field, Field) or argument.name:
         fail(
@@ -264,7 +258,7 @@ def _reduce(stream: Stream, name: str, arguments: list[Argument], at: Place) -> 
             argument.at,
             expected="property(...) or context(...)",
         )
-    return Reduction(stream, name, field, _as_type(name, argument.as_type), at_least, at)
+    return Reduction(stream, name, field, _as_type(name, argument.as_type), at_least, stream.at)
 
 
 def _positive(argument: Argument) -> int:

@@ -19,7 +19,7 @@ from personas_dagster.query.paths import EACH
 from personas_dagster.query.sql import call, column
 from personas_dagster.query.streams import Partial
 from personas_dagster.query.tree import As, Field, segments
-from personas_dagster.query.values import Json, Number, Text, Value, number_text
+from personas_dagster.query.values import Json, Number, Text, Value, number_text, rounded
 
 _BY_VALUE = ("mode", "unique", "unique_count")
 _COUNTS = ("count", "unique_count")
@@ -158,15 +158,11 @@ def _rounded(reducer: str, value: Value, taken: exp.Expr) -> exp.Expr:
     """
     item = value.number()
     assert item is not None
-    total = _digits(sql.where_only(call("fsum", item), taken))
+    total = rounded(sql.where_only(call("fsum", item), taken))
     if reducer == "sum":
         return total
     count = sql.where_only(exp.Count(this=item.copy()), taken.copy())
-    return _digits(exp.Div(this=total, expression=count))
-
-
-def _digits(item: exp.Expr) -> exp.Expr:
-    return sql.cast(call("format", sql.text("{:.15g}"), item), "DOUBLE")
+    return rounded(exp.Paren(this=exp.Div(this=total, expression=count)))
 
 
 def _by_values(

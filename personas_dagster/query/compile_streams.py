@@ -275,9 +275,7 @@ class Streams:
             read: dict[str, None] = {}
             query = self._child_rows(child, scope, parents, self._event(rows.event), read)
             names = [Wanted(one, f"a{index}", None) for index, one in enumerate(some)]
-            places |= self._reduce(
-                names, child.event, "parent_id", query, read, "query_children"
-            )
+            places |= self._reduce(names, child.event, "parent_id", query, read, "query_children")
         tables = {table: None for table, _ in places.values()}
         values = {
             node: value_of(one, column(*reversed(places[one]))) for node, one in wanted.items()

@@ -1,14 +1,15 @@
-r"""Text to tree: `parse`.
+"""Text to tree: `parse`.
 
 The grammar (grammar.lark) knows shapes only; which names there are and what they take is decided
 here, so that an error can say what was meant.
 
 >>> parse("event('Order Completed').within(7 days).count() >= 1").type
 'boolean'
->>> parse("event('Order Completed').wihtin(7 days).count() >= 1")
-Traceback (most recent call last):
-personas_dagster.errors.QueryError: 1:26: `wihtin` is not a function of an event stream; did you \
-mean `within`?
+>>> try:
+...     parse("event('Order Completed').wihtin(7 days).count() >= 1")
+... except QueryError as error:
+...     error.line, error.column, error.suggestion
+(1, 26, 'within')
 """
 
 from __future__ import annotations
@@ -128,14 +129,14 @@ def _arguments(trees: list[Any]) -> list[chains.Argument]:
     return [argument for tree in trees[0].children for argument in _argument(tree, None)]
 
 
-def _argument(tree: Any, name: str | None) -> list[chains.Argument]:
-    at = _place(tree)
+def _argument(tree: Any, name: str | None, named_at: Place | None = None) -> list[chains.Argument]:
+    at = named_at or _place(tree)
     match tree.data:
         case "braces" | "brackets":
             inner = tree.children[0].children
-            return [argument for one in inner for argument in _argument(one, name)]
+            return [argument for one in inner for argument in _argument(one, name, named_at)]
         case "named":
-            return _argument(tree.children[1], tree.children[0].lower())
+            return _argument(tree.children[1], tree.children[0].lower(), at)
         case "duration":
             amount, unit = tree.children
             return [chains.Argument(chains.duration(str(amount), unit, at), at, name)]

@@ -166,8 +166,28 @@ def text_of(item: exp.Expr) -> exp.Expr:
 
 def number_text(item: exp.Expr) -> exp.Expr:
     """A DOUBLE in its shortest form; absent beyond what a double can hold."""
+    size = call("abs", item.copy())
     written = sql.cast(call("to_json", sql.cast(item.copy(), "DOUBLE")), "VARCHAR")
-    return case((call("isfinite", sql.cast(item.copy(), "DOUBLE")), _without_zero(written)))
+    whole = sql.cast(sql.cast(item.copy(), "BIGINT"), "VARCHAR")
+    is_small = sql.compare("<", size, sql.double("1e15"))
+    return case(
+        (sql.all_of([_is_whole(item), is_small]), whole),
+        (is_small.copy(), written),
+        (call("isfinite", sql.cast(item.copy(), "DOUBLE")), _without_zero(written)),
+    )
+
+
+def rounded(item: exp.Expr) -> exp.Expr:
+    """A DOUBLE to 15 significant digits: 0.3 for 0.1 + 0.2. The oracle's `digits` says the same."""
+    size = call("abs", item.copy())
+    usual = exp.Between(this=size, low=sql.double("1e-7"), high=sql.double("1e15"))
+    magnitude = sql.cast(call("floor", call("log10", size.copy())), "INTEGER")
+    places = exp.Sub(this=sql.number(14), expression=magnitude)
+    return case(
+        (_is_whole(item), item.copy()),
+        (usual, call("round", item.copy(), places)),
+        otherwise=item.copy(),
+    )
 
 
 def instant_of(item: exp.Expr) -> exp.Expr:
@@ -200,6 +220,10 @@ def literal_instant(value: str) -> datetime | None:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def _is_whole(item: exp.Expr) -> exp.Expr:
+    return sql.compare("=", item.copy(), call("trunc", item.copy()))
 
 
 def _unquoted(item: exp.Expr) -> exp.Expr:

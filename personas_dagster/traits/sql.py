@@ -396,13 +396,13 @@ ORDER BY trait, key
 _SAY = """
 INSERT INTO sql_messages
 SELECT DISTINCT CASE WHEN group_id IS NULL
-    THEN to_json({'type': 'identify', 'messageId': id, 'timestamp': at, 'receivedAt': at,
+    THEN to_json({'type': 'identify', 'messageId': id, 'timestamp': now, 'receivedAt': now,
                   'context': {'externalIds': ids}, 'traits': '{}'::JSON})
-    ELSE to_json({'type': 'group', 'messageId': id, 'timestamp': at, 'receivedAt': at,
+    ELSE to_json({'type': 'group', 'messageId': id, 'timestamp': now, 'receivedAt': now,
                   'groupId': group_id, 'context': {'externalIds': ids}, 'traits': '{}'::JSON})
     END::VARCHAR
 FROM (
-    SELECT group_id, ids, $2 AS at,
+    SELECT group_id, ids, $2 AS now,
            'sql-trait-' || md5(to_json({'group_id': group_id, 'ids': ids})::VARCHAR) AS id
     FROM (
         SELECT r.group_id,

@@ -59,7 +59,7 @@ def open_warehouse(url: SecretStr | str) -> Warehouse:
         raise WarehouseError(
             "the warehouse's URL cannot be read; expected dialect://user:password@host/database"
         ) from None
-    if "@" in (parsed.host or ""):
+    if parsed.password is not None and written.partition("?")[0].count("@") > 1:
         raise WarehouseError(
             "the warehouse's URL holds more than one @; write those of the password as %40"
         )
@@ -196,5 +196,5 @@ def _secrets(url: sa.URL) -> list[str]:
         if _SECRET.search(name):
             values.extend([value] if isinstance(value, str) else value)
     values.extend(found for value in list(values) for found in _ODBC_PASSWORD.findall(value))
-    spelled = {spelling for v in values for spelling in (v, quote(v), quote_plus(v))}
+    spelled = {spelling for v in values for spelling in (v, quote(v), quote(v, ""), quote_plus(v))}
     return sorted(spelled - {""}, key=len, reverse=True)

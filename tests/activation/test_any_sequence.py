@@ -63,13 +63,13 @@ def advance(world: World, wanted: dict) -> None:  # type: ignore[type-arg]
 
 
 @settings(
-    max_examples=12,
+    max_examples=6,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],
 )
-@given(st.lists(state, min_size=1, max_size=5))
+@given(st.lists(state, min_size=1, max_size=4))
 def test_the_tool_ends_with_what_is_desired(steps: list[dict]) -> None:  # type: ignore[type-arg]
     told: dict[tuple[str, str], object] = {}
     connections = [buyers(forms=ONCE), spend(forms=ONCE)]

@@ -242,7 +242,10 @@ def reduce(node: Reduction, events: list[Message]) -> Any:
 
 def digits(value: float) -> float:
     """15 significant digits, so that the order of addition does not show."""
-    return float(f"{value:.15g}")
+    if value.is_integer() or not 1e-7 <= abs(value) <= 1e15:
+        return value
+    scale = 10.0 ** (14 - math.floor(math.log10(abs(value))))
+    return math.copysign(math.floor(abs(value * scale) + 0.5) / scale, value)
 
 
 def mode(values: list[Any], node: Reduction) -> Any:
@@ -357,8 +360,10 @@ class Oracle:
             return True if True in states else False if False in states else None
         own = self.world.traits.get((scope, profile), {}).get(key)
         if own is None and scope == "users" and key in self.audiences:
-            stored = [self.world.traits.get(("accounts", one), {}).get(key)
-                      for one in self.world.accounts(profile)]
+            stored = [
+                self.world.traits.get(("accounts", one), {}).get(key)
+                for one in self.world.accounts(profile)
+            ]
             return True if True in stored else False if False in stored else None
         return own
 
@@ -391,9 +396,7 @@ class Person:
                 return reduce(node, self.events(node.stream, parent=event))
         raise AssertionError(node)
 
-    def holds(
-        self, node: Any, event: Message | None = None, parent: Message | None = None
-    ) -> bool:
+    def holds(self, node: Any, event: Message | None = None, parent: Message | None = None) -> bool:
         match node:
             case And(items):
                 return all(self.holds(item, event, parent) for item in items)
@@ -457,7 +460,9 @@ class Person:
                 case Within(duration, False) if windows:
                     kept = [one for one in kept if one.timestamp > as_of - duration.delta]
                 case Within(duration, True):
-                    kept = [one for one in kept if one.timestamp <= parent.timestamp + duration.delta]
+                    kept = [
+                        one for one in kept if one.timestamp <= parent.timestamp + duration.delta
+                    ]
                 case Between(near, far, False) if windows:
                     start, end = as_of - far.delta, as_of - near.delta
                     kept = [one for one in kept if start < one.timestamp <= end]

@@ -91,7 +91,12 @@ def _relations(world: World) -> dict[str, list[dict[str, Any]]]:
             for one in world.profiles
         ],
         "traits": [
-            {"collection": collection, "profile_id": profile, "key": key, "value": json.dumps(value)}
+            {
+                "collection": collection,
+                "profile_id": profile,
+                "key": key,
+                "value": json.dumps(value),
+            }
             for (collection, profile), traits in world.traits.items()
             for key, value in traits.items()
         ],

@@ -32,7 +32,9 @@ def test_bought_and_returned() -> None:
 
 
 def test_did_not_buy_and_small_spend() -> None:
-    world = people(buyer={"total_spend": 300}, modest={"total_spend": 100}, rich={"total_spend": 300})
+    world = people(
+        buyer={"total_spend": 300}, modest={"total_spend": 100}, rich={"total_spend": 300}
+    )
     did(world, "buyer", "Shoes Bought", days(1))
     did(world, "modest", "Shoes Bought", days(1))
     query = "NOT ( event('Shoes Bought').count() >= 1 AND trait('total_spend') > 200 )"

@@ -96,7 +96,10 @@ def test_what_a_query_touches() -> None:
     ("query", "warning"),
     [
         ("event('A').count() = 'many'", "1:1: a number is compared with a string, as texts"),
-        ("event('A').count().contains('1')", "1:1: `contains` reads the number on its left as text"),
+        (
+            "event('A').count().contains('1')",
+            "1:1: `contains` reads the number on its left as text",
+        ),
         ("trait('a') > 'b'", "1:1: `greater_than` compares numbers only; this is never true"),
         ("trait('a') > true", "1:1: `greater_than` compares numbers only; this is never true"),
         ("trait('a').before_date('soon')", "`soon` is not an ISO 8601 date; this is never true"),

@@ -19,7 +19,7 @@ def test_streams_batches(postgres_url: str, postgres_table: str) -> None:
 
 
 def test_first_rows_come_at_once(postgres_url: str) -> None:
-    query = "SELECT n, 1 / (20000 - n) AS x FROM generate_series(1, 1000000000) n"
+    query = "SELECT 1 / (20000 - generate_series(1, 1000000000)) AS x"
     with open_warehouse(postgres_url).stream(query) as reader:
         assert reader.read_next_batch().num_rows == BATCH_ROWS
         with pytest.raises(WarehouseError, match="division by zero"):

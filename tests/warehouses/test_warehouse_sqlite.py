@@ -68,7 +68,7 @@ def test_type_settled_late(sqlite: Warehouse) -> None:
 
 
 def test_type_changes(sqlite: Warehouse) -> None:
-    query = "SELECT CASE WHEN ltv < 9000 THEN score ELSE note END AS s FROM users ORDER BY ltv"
+    query = "SELECT CASE WHEN ltv < 5000 THEN score ELSE note END AS s FROM users ORDER BY ltv"
     with sqlite.stream(query) as reader, pytest.raises(WarehouseError, match="`s` was int64"):
         reader.read_all()
 

@@ -1,0 +1,63 @@
+"""What tests of several folders share: a project in a temporary folder, and the real data."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from personas_dagster.state import State
+from tests.place import Place
+
+
+@pytest.fixture(scope="session")
+def empty_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated state database, to be copied: migrating takes longer than most tests."""
+    path = tmp_path_factory.mktemp("state") / "state.db"
+    State(f"sqlite:///{path}").close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def new_place(
+    tmp_path_factory: pytest.TempPathFactory, empty_state: Path
+) -> Callable[[], Place]:
+    """A new project, in a folder of its own."""
+    return lambda: Place(tmp_path_factory.mktemp("project"), empty_state)
+
+
+@pytest.fixture
+def place(new_place: Callable[[], Place]) -> Place:
+    return new_place()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The real data beside the checkout."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"the real data is not at {folder}")
+    return folder
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """A database of its own on the server that PERSONAS_TEST_POSTGRES_URL names."""
+    server = os.environ.get("PERSONAS_TEST_POSTGRES_URL")
+    if not server:
+        pytest.skip("PERSONAS_TEST_POSTGRES_URL is not set")
+    name = f"personas_test_{uuid.uuid4().hex[:12]}"
+    url = sa.make_url(server).set(drivername="postgresql+psycopg")
+    admin = sa.create_engine(url, isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    try:
+        yield url.set(database=name).render_as_string(hide_password=False)
+    finally:
+        with admin.connect() as connection:
+            connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+        admin.dispose()

@@ -1,0 +1,72 @@
+"""What only the webhook does: its settings, its signature, its batches."""
+
+import hashlib
+import hmac
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from contract import MARKER, send, three
+from loopback import Loopback, Reply
+from pydantic import SecretStr
+
+from personas_dagster.destinations import open_destination
+from personas_dagster.destinations.webhook.settings import WebhookSettings
+from personas_dagster.errors import PersonasError
+
+
+def test_signature_is_of_the_body_as_sent(server: Loopback) -> None:
+    destination = open_destination(
+        "webhook", {"url": server.url, "batch_size": 3}, {"secret": SecretStr("shh")}
+    )
+    send(destination, three(destination))
+    (request,) = server.received
+    expected = hmac.new(b"shh", request.body, hashlib.sha256).hexdigest()
+    assert request.headers["x-signature"] == expected
+
+
+def test_batch_of_several(server: Loopback) -> None:
+    destination = open_destination("webhook", {"url": server.url, "batch_size": 3})
+    send(destination, three(destination))
+    (request,) = server.received
+    assert [m["userId"] for m in json.loads(request.body)["batch"]] == ["u0", "u1", "u2"]
+    assert "x-signature" not in request.headers
+
+
+@pytest.mark.parametrize("body", [b"", b"ok", b'{"errors": "none"}', b'{"errors": [{"index": 9}]}'])
+def test_other_answers_are_success(server: Loopback, body: bytes) -> None:
+    server.reply = lambda request: Reply(202, body)
+    destination = open_destination("webhook", {"url": server.url, "batch_size": 3})
+    assert not any(outcome.error for outcome in send(destination, three(destination)))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "url: Field required"),
+        ({"url": f"ftp://{MARKER}"}, "expected an address such as"),
+        ({"url": f"http://shop.example/{MARKER}"}, "expected https://"),
+        ({"url": "https://x.example", "headers": {"Host": MARKER}}, "header Host is set by"),
+        ({"url": "https://x.example", "headers": {"A": f"{MARKER}\n"}}, "printable ASCII"),
+        ({"url": "https://x.example", "batch_size": 0}, "batch_size: Input should be"),
+        ({"url": "https://x.example", "colour": MARKER}, "colour: Extra inputs"),
+    ],
+)
+def test_bad_settings_say_why_and_show_nothing(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(PersonasError, match=message) as caught:
+        open_destination("webhook", settings)
+    assert MARKER not in str(caught.value)
+    assert caught.value.__cause__ is None and caught.value.__context__ is None
+
+
+def test_unknown_type() -> None:
+    with pytest.raises(PersonasError, match="no destination type `carrier_pigeon`"):
+        open_destination("carrier_pigeon", {})
+
+
+def test_each_setting_is_documented() -> None:
+    page = Path(__file__).parents[2] / "docs" / "destinations" / "webhook.md"
+    text = page.read_text()
+    missing = [name for name in WebhookSettings.model_fields if f"| `{name}` |" not in text]
+    assert not missing
