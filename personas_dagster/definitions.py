@@ -32,23 +32,25 @@ def build(root: Path | str = ".", space: str | None = None, **overrides: Any) ->
     root = Path(root).resolve()
     opened = open_space(declared(root), space)
     names = Names(opened)
+    specs = events.specs(opened, names)
+    by_sql = sql_traits.assets(opened, names)
+    assets = [
+        *events.assets(opened, names),
+        *identity.assets(names),
+        *computed.assets(opened, names),
+        *by_sql,
+        *destinations.assets(opened, names),
+    ]
     refresh = jobs.refresh_job(opened, names)
-    twice_daily = jobs.sql_traits_job(opened, names) if opened.sql_traits else None
+    twice_daily = jobs.sql_traits_job(opened, names) if by_sql else None
     syncs = jobs.sync_jobs(opened, names)
     sensors = [
         arrivals.landing_sensor(opened, refresh),
         *arrivals.sync_sensors(opened, syncs),
-        alerts.alert_sensor(opened),
+        alerts.alert_sensor(opened, [*specs, *assets]),
     ]
     parts: dict[str, Any] = {
-        "assets": [
-            *events.specs(opened, names),
-            *events.assets(opened, names),
-            *identity.assets(names),
-            *computed.assets(opened, names),
-            *sql_traits.assets(opened, names),
-            *destinations.assets(opened, names),
-        ],
+        "assets": [*specs, *assets],
         "asset_checks": identity.checks(names),
         "jobs": [refresh, *([twice_daily] if twice_daily else []), *syncs.values()],
         "schedules": jobs.schedules(opened, refresh, twice_daily),
@@ -72,3 +74,8 @@ def __getattr__(name: str) -> dg.Definitions:
     if (_root() / "resources" / "spaces" / f"{name}.yaml").exists():
         return build(_root(), name)
     raise AttributeError(f"no space is named `{name}` in {_root()}/resources/spaces")
+
+
+def __dir__() -> list[str]:
+    """`dg` looks among a module's members for its definitions."""
+    return [*globals(), "defs"]

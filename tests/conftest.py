@@ -23,9 +23,7 @@ def empty_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def new_place(
-    tmp_path_factory: pytest.TempPathFactory, empty_state: Path
-) -> Callable[[], Place]:
+def new_place(tmp_path_factory: pytest.TempPathFactory, empty_state: Path) -> Callable[[], Place]:
     """A new project, in a folder of its own."""
     return lambda: Place(tmp_path_factory.mktemp("project"), empty_state)
 

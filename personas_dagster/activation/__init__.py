@@ -1,0 +1,1 @@
+"""Activation: keeping destinations in step with audiences and traits. `sync.sync` is the way in."""

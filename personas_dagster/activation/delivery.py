@@ -8,7 +8,7 @@ recipients all or not at all.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -116,13 +116,16 @@ class Delivery:
 
     async def run(self, queue: Iterator[Parcel]) -> None:
         """Send parcels until there are none, the tool is down, or it knows us no more."""
+        broken: BaseException | None = None
         async with self._destination:
             try:
                 async with asyncio.TaskGroup() as group:
                     for _ in range(max(1, self._destination.abilities.concurrency)):
                         group.create_task(self._work(queue))
             except BaseExceptionGroup as errors:
-                raise errors.exceptions[0] from None
+                broken = errors.exceptions[0]
+        if broken is not None:
+            raise broken
 
     async def _work(self, queue: Iterator[Parcel]) -> None:
         for parcel in queue:
@@ -223,7 +226,8 @@ def _settle_row(messages: Sequence[Message], dispatch: Dispatch) -> Settled:
 
 def _slower(one: DeliveryError | None, other: DeliveryError) -> DeliveryError:
     """Of two errors to try again after, the one that asks for more time."""
-    ask: Callable[[DeliveryError | None], float] = lambda error: (  # noqa: E731
-        (error.retry_after or 0.0) if isinstance(error, Throttled) else -1.0
-    )
-    return one if one is not None and ask(one) >= ask(other) else other
+    return one if one is not None and _patience(one) >= _patience(other) else other
+
+
+def _patience(error: DeliveryError) -> float:
+    return (error.retry_after or 0.0) if isinstance(error, Throttled) else -1.0

@@ -70,6 +70,21 @@ class SyncReport:
         return {name: one.held for name, one in self.connections.items() if one.held}
 
     @property
+    def messages(self) -> int:
+        """How many messages were confirmed; in a dry run, how many would be sent."""
+        return sum(one.messages for one in self.connections.values())
+
+    @property
+    def confirmed(self) -> int:
+        """Rows that the tool took."""
+        return sum(one.confirmed for one in self.connections.values())
+
+    @property
+    def rejected(self) -> int:
+        """Rows that the tool refused for good, in whole or in part."""
+        return sum(one.rejected for one in self.connections.values())
+
+    @property
     def failed(self) -> bool:
         """Whether a row is still due after the first try and all retries."""
         return self.stopped is not None or any(one.failed for one in self.connections.values())
@@ -84,9 +99,9 @@ class SyncReport:
             reasons.update(part.sent)
             unsendable.update(part.not_sendable)
         return {
-            "messages": sum(part.messages for part in parts),
-            "confirmed": sum(part.confirmed for part in parts),
-            "rejected": sum(part.rejected for part in parts),
+            "messages": self.messages,
+            "confirmed": self.confirmed,
+            "rejected": self.rejected,
             "failed": sum(part.failed for part in parts),
             "postponed": 0 if self.dry_run else sum(part.postponed for part in parts),
             "held": len(self.held),

@@ -89,15 +89,18 @@ def partitions(space: Space, new: Arrived, raw: dg.AssetKey) -> Iterator[dg.Asse
         found = session.fetch(query, values).to_pylist()
     held = {row["part"]: row["messages"] for row in found}
     for key in sorted(held) if hourly else dates:
-        metadata = {"dagster/partition_row_count": held.get(key, 0)}
-        yield dg.AssetMaterialization(raw, partition=key, metadata=metadata)
+        rows = held.get(key, 0)
+        yield dg.AssetMaterialization(
+            raw, partition=key, metadata={"dagster/partition_row_count": rows}
+        )
 
 
 def rejections(new: Arrived, rejected: dg.AssetKey) -> dg.AssetMaterialization:
     """What was rejected, by reason."""
     rows = [{"reason": k, "messages": v} for k, v in sorted(new.reasons.items())]
-    metadata = {"rejected": new.rejected, "by_reason": show.table(rows)}
-    return dg.AssetMaterialization(rejected, metadata=metadata)
+    return dg.AssetMaterialization(
+        rejected, metadata={"rejected": new.rejected, "by_reason": show.table(rows)}
+    )
 
 
 def metadata(space: Space, new: Arrived, report: LoadReport) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def _custom_traits(names: Names) -> dg.AssetsDefinition:
         held, this = space.begin(context)
         changed = refresh.custom_traits(held, this)
         refresh.note(held, this, custom_traits_changed=changed)
-        if not _follows(context):
+        if not _runs(context, COMPUTE):
             refresh.finish(held, this, now=space.now())
         return dg.MaterializeResult(
             metadata={
@@ -47,9 +47,13 @@ def _custom_traits(names: Names) -> dg.AssetsDefinition:
     return custom_traits
 
 
-def _follows(context: dg.AssetExecutionContext) -> bool:
-    """Whether this run also computes: then the refresh is published there."""
-    return any(node.name.endswith(COMPUTE) for node in context.job_def.nodes)
+def _runs(context: dg.AssetExecutionContext, stage: str) -> bool:
+    """Whether this run executes a stage: a run may select some, or go on from where one failed."""
+    chosen = context.run.step_keys_to_execute
+    return any(
+        node.name.endswith(f"__{stage}") and (chosen is None or node.name in chosen)
+        for node in context.job_def.nodes
+    )
 
 
 def _compute(space: Space, names: Names) -> dg.AssetsDefinition:
@@ -79,6 +83,8 @@ def _compute(space: Space, names: Names) -> dg.AssetsDefinition:
     @dg.multi_asset(name=f"{space.name}__{COMPUTE}", specs=specs, can_subset=True)
     def compute(context: dg.AssetExecutionContext, space: SpaceResource) -> Iterator[Any]:
         held, this = space.begin(context)
+        if not _runs(context, "custom_traits"):  # what is published holds them, or says they failed
+            refresh.note(held, this, custom_traits_changed=refresh.custom_traits(held, this))
         chosen = {key.path[-1] for key in context.selected_asset_keys}
         computed = refresh.compute_definitions(held, this, only=chosen)
         refresh.note(

@@ -37,7 +37,7 @@ def _destination(space: Space, names: Names, name: str) -> dg.AssetsDefinition:
             report = deliver.deliver(
                 space.open(),
                 name,
-                owner=context.run_id,
+                owner=context.run.run_id,
                 now=space.now,
                 attempt=attempts.attempt(context),
             )
@@ -48,8 +48,7 @@ def _destination(space: Space, names: Names, name: str) -> dg.AssetsDefinition:
             raise attempts.for_good(context, error) from error
         return dg.MaterializeResult(
             metadata={
-                "messages_confirmed": report.confirmed,
-                "messages_rejected": report.rejected,
+                **{name: n for name, n in report.counts.items() if isinstance(n, int)},
                 "connections": show.table(deliver.rows(report)),
             }
         )

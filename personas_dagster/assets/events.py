@@ -52,8 +52,8 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
         key=names.key("landing"),
         deps=[names.source(source_id) for source_id in space.sources],
         description="Files of messages that arrived, taken in once each: decoded, validated, "
-        "without duplicates. Tells which partitions of raw_events they, and those that `personas ingest` "
-        "took in before, have touched.",
+        "without duplicates. Tells which partitions of raw_events they have touched, and those "
+        "that `personas ingest` took in before.",
         group_name=GROUP,
         owners=owners(None),
         kinds={"deltalake", "duckdb"},

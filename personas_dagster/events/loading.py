@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from personas_dagster.events import staging
 from personas_dagster.events.landing import LandedFile, Landing
 from personas_dagster.events.settings import EventSettings
-from personas_dagster.events.writing import Counts, StagedRows
+from personas_dagster.events.writing import Counts, StagedRows, spans, together
 from personas_dagster.interfaces import Engine, Lake
 from personas_dagster.state import State
 from personas_dagster.state.schema import landing_files, loads
@@ -143,19 +143,20 @@ def _run(
         )
         rows = StagedRows(session, staged, files, windows={load_id: settings.dedupe_days})
         counts = rows.counts()
-        if any(of_file.accepted for of_file in counts.values()):
-            lake.append("raw_events", rows.accepted(), once=(WRITER, load_id))
-        if any(of_file.rejected for of_file in counts.values()):
-            lake.append("rejected_events", rows.rejected(), once=(WRITER, load_id))
+        for number, span in enumerate(spans(together(counts.values()))):
+            writer = f"{WRITER}/{number}" if number else WRITER
+            if span.accepted:
+                lake.append("raw_events", rows.accepted(span), once=(writer, load_id))
+            if span.rejected:
+                lake.append("rejected_events", rows.rejected(span), once=(writer, load_id))
     return _Loaded(load_id, files, damages, counts)
 
 
 def _finish(state: State, loaded: _Loaded, settings: EventSettings, now: dt.datetime) -> None:
-    total = Counts()
+    total = together(loaded.counts.values())
     with state.begin() as connection:
         for file in loaded.files:
             counts = loaded.counts.get(file.file_id, Counts())
-            total.include(counts)
             connection.execute(
                 sa.update(landing_files)
                 .where(landing_files.c.file_id == file.file_id)
@@ -181,10 +182,7 @@ def _finish(state: State, loaded: _Loaded, settings: EventSettings, now: dt.date
 
 
 def _report(done: Sequence[_Loaded], *, known_files: int) -> LoadReport:
-    total = Counts()
-    for loaded in done:
-        for counts in loaded.counts.values():
-            total.include(counts)
+    total = together(counts for loaded in done for counts in loaded.counts.values())
     files = [(file, loaded) for loaded in done for file in loaded.files]
     load_ids = tuple(loaded.load_id for loaded in done)
     return LoadReport(

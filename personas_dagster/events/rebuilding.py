@@ -16,7 +16,7 @@ from personas_dagster.errors import InputError
 from personas_dagster.events import staging
 from personas_dagster.events.landing import LandedFile, Landing
 from personas_dagster.events.settings import EventSettings
-from personas_dagster.events.writing import Counts, StagedRows
+from personas_dagster.events.writing import StagedRows, spans, together
 from personas_dagster.interfaces import Engine, Lake
 from personas_dagster.state import State
 from personas_dagster.state.schema import landing_files, loads
@@ -57,14 +57,15 @@ def rebuild(
         used = {file.load_id: by_load[file.load_id] for file in files if file.load_id}
         staging.stage(files, session, staged, settings=used, dates=again)
         rows = StagedRows(session, staged, files, windows=windows, made_again=again)
-        total = Counts()
-        for counts in rows.counts().values():
-            total.include(counts)
-        where = _where(again)
-        if total.accepted or lake.files("raw_events"):
-            lake.replace("raw_events", rows.accepted(), where=where)
-        if total.rejected or lake.files("rejected_events"):
-            lake.replace("rejected_events", rows.rejected(), where=where)
+        total = together(rows.counts().values())
+        for date in again:
+            total.read_dates[str(date)] += 0  # a partition that is left empty, too
+        for span in spans(total):
+            where = _where([date for date in again if span.first <= date <= span.last])
+            if span.accepted or lake.files("raw_events"):
+                lake.replace("raw_events", rows.accepted(span), where=where)
+            if span.rejected or lake.files("rejected_events"):
+                lake.replace("rejected_events", rows.rejected(span), where=where)
     return RebuildReport(again, len(files), total.accepted, total.rejected, total.duplicates)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,18 +14,21 @@ from personas_dagster.events import duplicates
 from personas_dagster.events.landing import LandedFile
 from personas_dagster.interfaces import Session
 
+_ROW_GROUP = 122_880
+_HELD_ROWS = 1_500_000
+
 _RAW = """
 SELECT message_id, type, event, user_id, anonymous_id, group_id, previous_id, timestamp,
     received_at, sent_at, original_timestamp, properties, traits, context, integrations,
     source_id, load_id, file_id, line, received_date
 FROM staged ANTI JOIN dropped USING (file_id, line)
-WHERE NOT is_rejected
+WHERE NOT is_rejected AND received_date BETWEEN $1 AND $2
 """
 
 _REJECTED = """
 SELECT reason, detail, raw, names.file AS file, source_id, load_id, file_id, line, received_date
 FROM staged JOIN names USING (file_id)
-WHERE is_rejected
+WHERE is_rejected AND received_date BETWEEN $1 AND $2
 """
 
 _COUNTS = """
@@ -52,6 +55,7 @@ class Counts:
     empty_group_ids: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     received_dates: Counter[str] = field(default_factory=Counter)  # accepted messages, by date
+    rejected_dates: Counter[str] = field(default_factory=Counter)
     read_dates: Counter[str] = field(default_factory=Counter)  # all messages, by date
 
     def add(self, row: Mapping[str, object]) -> None:
@@ -60,6 +64,7 @@ class Counts:
         if row["reason"] is not None:
             self.rejected += messages
             self.reasons[str(row["reason"])] += messages
+            self.rejected_dates[date] += messages
             self.received_dates[date] += 0
         elif row["is_duplicate"]:
             self.duplicates += messages
@@ -80,6 +85,7 @@ class Counts:
         for mine, theirs in (
             (self.reasons, other.reasons),
             (self.received_dates, other.received_dates),
+            (self.rejected_dates, other.rejected_dates),
             (self.read_dates, other.read_dates),
         ):
             mine.update(theirs)
@@ -100,6 +106,49 @@ class Counts:
 def _count(value: object) -> int:
     assert isinstance(value, int)
     return value
+
+
+def together(parts: Iterable[Counts]) -> Counts:
+    total = Counts()
+    for part in parts:
+        total.include(part)
+    return total
+
+
+@dataclass(frozen=True)
+class Span:
+    """Partitions that are written in one commit, with what they get."""
+
+    first: dt.date
+    last: dt.date
+    accepted: int
+    rejected: int
+
+
+def spans(counts: Counts) -> list[Span]:
+    """The partitions of a load in spans that a writer can hold at once.
+
+    A writer holds the row group under way of every partition that it has met. The borders
+    follow from what the files hold alone, so that a resumed load has the same.
+    """
+    groups: list[list[str]] = []
+    held = 0
+    for date, messages in sorted(counts.read_dates.items()):
+        share = min(messages, _ROW_GROUP)
+        if not groups or held + share > _HELD_ROWS:
+            groups.append([])
+            held = 0
+        groups[-1].append(date)
+        held += share
+    return [
+        Span(
+            dt.date.fromisoformat(dates[0]),
+            dt.date.fromisoformat(dates[-1]),
+            sum(counts.received_dates[date] for date in dates),
+            sum(counts.rejected_dates[date] for date in dates),
+        )
+        for dates in groups
+    ]
 
 
 class StagedRows:
@@ -126,11 +175,11 @@ class StagedRows:
         dropped = duplicates.find(session, windows=windows, made_again=made_again)
         session.register("dropped", dropped)
 
-    def accepted(self) -> pa.RecordBatchReader:
-        return self._session.stream(_RAW)
+    def accepted(self, span: Span) -> pa.RecordBatchReader:
+        return self._session.stream(_RAW, [span.first, span.last])
 
-    def rejected(self) -> pa.RecordBatchReader:
-        return self._session.stream(_REJECTED)
+    def rejected(self, span: Span) -> pa.RecordBatchReader:
+        return self._session.stream(_REJECTED, [span.first, span.last])
 
     def counts(self) -> dict[int, Counts]:
         """Counts by file."""

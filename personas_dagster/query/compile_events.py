@@ -156,7 +156,7 @@ def _view(document: exp.Expr, path: str, view: View) -> exp.Expr:
         case "json":
             return canonical(document)
         case "text":
-            return text_of(canonical(document))
+            return text_of(document)
         case "number":
             return number_of(document)
         case "items":

@@ -90,8 +90,53 @@ def _each(one: Partial) -> bool:
 
 def _grouped(some: Sequence[Wanted], values: list[exp.Expr], source: exp.Expr, key: str) -> Reduced:
     named = [sql.named(value, one.name) for one, value in zip(some, values, strict=True)]
-    query = sql.select([column(key, "s"), *named], source, group=[column(key, "s")])
+    counts = [
+        sql.named(_count_of(value), f"n_{one.name}")
+        for one, value in zip(some, values, strict=True)
+        if one.partial.reducer == "avg"
+    ]
+    query = sql.select([column(key, "s"), *named, *counts], source, group=[column(key, "s")])
+    if any(one.partial.reducer in _NUMBERS for one in some):
+        query = _finished(some, query, key)
     return Reduced(query, tuple(one.name for one in some))
+
+
+def _count_of(total: exp.Expr) -> exp.Expr:
+    """How many numbers went into a sum: COUNT in place of FSUM, with the same FILTER."""
+    count = total.copy()
+    summed = count.this if isinstance(count, exp.Filter) else count
+    counted = exp.Count(this=summed.expressions[0].copy())
+    if not isinstance(count, exp.Filter):
+        return counted
+    count.set("this", counted)
+    return count
+
+
+def _finished(some: Sequence[Wanted], totals: exp.Select, key: str) -> exp.Select:
+    """Round sums to 15 digits, then divide the averages, so that no result depends on order."""
+    averages = [one for one in some if one.partial.reducer == "avg"]
+    sums = [
+        sql.named(rounded(column(one.name)), one.name)
+        if one.partial.reducer in _NUMBERS
+        else column(one.name)
+        for one in some
+    ]
+    kept = [column(f"n_{one.name}") for one in averages]
+    summed = sql.select([column(key), *sums, *kept], sql.subquery(totals, "totals"))
+    if not averages:
+        return summed
+    divided = [
+        sql.named(exp.Div(this=column(one.name), expression=column(f"n_{one.name}")), one.name)
+        if one in averages
+        else column(one.name)
+        for one in some
+    ]
+    quotients = sql.select([column(key), *divided], sql.subquery(summed, "sums"))
+    final = [
+        sql.named(rounded(column(one.name)), one.name) if one in averages else column(one.name)
+        for one in some
+    ]
+    return sql.select([column(key), *final], sql.subquery(quotients, "quotients"))
 
 
 def _plain(some: Sequence[Wanted], columns: EventColumns, key: str, relation: Relation) -> Reduced:
@@ -148,21 +193,9 @@ def _aggregate(
         item = value.text() if as_type == "string" else value.number()
         assert item is not None
         return sql.where_only(call(reducer, item), taken)
-    return _rounded(reducer, value, taken)
-
-
-def _rounded(reducer: str, value: Value, taken: exp.Expr) -> exp.Expr:
-    """sum and avg that do not depend on the order of rows.
-
-    Summed with compensation and rounded to 15 significant digits: 0.1 + 0.2 is 0.3.
-    """
-    item = value.number()
-    assert item is not None
-    total = rounded(sql.where_only(call("fsum", item), taken))
-    if reducer == "sum":
-        return total
-    count = sql.where_only(exp.Count(this=item.copy()), taken.copy())
-    return rounded(exp.Paren(this=exp.Div(this=total, expression=count)))
+    number = value.number()
+    assert number is not None
+    return sql.where_only(call("fsum", number), taken)
 
 
 def _by_values(

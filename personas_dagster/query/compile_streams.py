@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain, repeat
 
 from sqlglot import exp
 
@@ -84,10 +85,12 @@ class Streams:
     ) -> dict[Partial, tuple[str, str]]:
         """Statements that reduce `rows`; returns where each partial was put."""
 
+        copies = chain([rows], (rows.copy() for _ in repeat(None)))
+
         def relation(extra: Sequence[exp.Expr]) -> exp.Expr:
             if not extra:
-                return sql.subquery(rows.copy(), "s")
-            source = sql.subquery(rows.copy(), "r")
+                return sql.subquery(next(copies), "s")
+            source = sql.subquery(next(copies), "r")
             return sql.subquery(sql.select([sql.everything("r"), *extra], source), "s")
 
         by_name = {one.name: one.partial for one in wanted}

@@ -131,16 +131,14 @@ class Constant:
 
 def canonical(item: exp.Expr) -> exp.Expr:
     """JSON text with numbers in their shortest form: 15, not 15.0, inside lists and objects too."""
-    first = call("left", item.copy(), sql.number(1))
-    inside = r'("(?:[^"\\]|\\.)*")|\.0([,\]}])'
-    return case(
-        (sql.compare("=", first, _QUOTE.copy()), item.copy()),
-        (
-            exp.In(this=first.copy(), expressions=[text("["), text("{")]),
-            call("regexp_replace", item.copy(), text(inside), text(r"\1\2"), text("g")),
-        ),
-        otherwise=_without_zero(item),
-    )
+    return _by_kind(item, item.copy())
+
+
+def text_of(item: exp.Expr) -> exp.Expr:
+    """The text of JSON: a string without its quotes, all else in canonical form."""
+    escaped = call("contains", item.copy(), _ESCAPE.copy())
+    read = call("json_extract_string", item.copy(), text("$"))
+    return _by_kind(item, case((escaped, read), otherwise=_unquoted(item)))
 
 
 def number_of(item: exp.Expr) -> exp.Expr:
@@ -150,17 +148,6 @@ def number_of(item: exp.Expr) -> exp.Expr:
     return case(
         (sql.compare("<>", first, _QUOTE.copy()), sql.try_cast(item.copy(), "DOUBLE")),
         (numeric_string, sql.try_cast(_unquoted(item), "DOUBLE")),
-    )
-
-
-def text_of(item: exp.Expr) -> exp.Expr:
-    """The text of canonical JSON: a string without its quotes, all else as it is."""
-    first = call("left", item.copy(), sql.number(1))
-    escaped = call("contains", item.copy(), _ESCAPE.copy())
-    return case(
-        (sql.compare("<>", first, _QUOTE.copy()), item.copy()),
-        (escaped, call("json_extract_string", item.copy(), text("$"))),
-        otherwise=_unquoted(item),
     )
 
 
@@ -179,15 +166,11 @@ def number_text(item: exp.Expr) -> exp.Expr:
 
 def rounded(item: exp.Expr) -> exp.Expr:
     """A DOUBLE to 15 significant digits: 0.3 for 0.1 + 0.2. The oracle's `digits` says the same."""
-    size = call("abs", item.copy())
-    usual = exp.Between(this=size, low=sql.double("1e-7"), high=sql.double("1e15"))
-    magnitude = sql.cast(call("floor", call("log10", size.copy())), "INTEGER")
-    places = exp.Sub(this=sql.number(14), expression=magnitude)
-    return case(
-        (_is_whole(item), item.copy()),
-        (usual, call("round", item.copy(), places)),
-        otherwise=item.copy(),
-    )
+    magnitude = call("floor", call("log10", call("abs", item.copy())))
+    places = exp.Sub(this=sql.number(14), expression=sql.cast(magnitude, "INTEGER"))
+    is_large = sql.compare(">=", call("abs", item.copy()), sql.double("1e15"))
+    as_it_is = sql.any_of([_is_whole(item), is_large])
+    return case((as_it_is, item.copy()), otherwise=call("round", item.copy(), places))
 
 
 def instant_of(item: exp.Expr) -> exp.Expr:
@@ -220,6 +203,20 @@ def literal_instant(value: str) -> datetime | None:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def _by_kind(item: exp.Expr, string: exp.Expr) -> exp.Expr:
+    """Canonical JSON, with `string` in place of strings."""
+    first = call("left", item.copy(), sql.number(1))
+    inside = r'("(?:[^"\\]|\\.)*")|\.0([,\]}])'
+    return case(
+        (sql.compare("=", first, _QUOTE.copy()), string),
+        (
+            exp.In(this=first.copy(), expressions=[text("["), text("{")]),
+            call("regexp_replace", item.copy(), text(inside), text(r"\1\2"), text("g")),
+        ),
+        otherwise=_without_zero(item),
+    )
 
 
 def _is_whole(item: exp.Expr) -> exp.Expr:

@@ -42,7 +42,7 @@ class SpaceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def open(self) -> Space:
         """The space itself. Its stores connect when they are first used."""
-        return _opened(Path(self.root), self.space)
+        return opened(Path(self.root), self.space)
 
     def now(self) -> dt.datetime:
         """The one place where a run reads the clock."""
@@ -67,7 +67,7 @@ class SpaceResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         space = self.hold(context)
         wanted = context.run.tags.get(AS_OF_TAG)
         as_of = dt.datetime.fromisoformat(wanted) if wanted else None
-        return space, refresh.begin(space, run_id=context.run_id, now=self.now(), as_of=as_of)
+        return space, refresh.begin(space, run_id=context.run.run_id, now=self.now(), as_of=as_of)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """Give back what the run held, however it ended."""
@@ -90,5 +90,5 @@ def _patiently(lease: Lease, context: Context, deadline: float) -> Lease:
 
 
 @lru_cache(maxsize=32)
-def _opened(root: Path, name: str) -> Space:
+def opened(root: Path, name: str) -> Space:
     return open_space(declared(root), name)

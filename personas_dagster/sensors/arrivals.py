@@ -7,6 +7,7 @@ import dagster as dg
 
 from personas_dagster import deliver, refresh
 from personas_dagster.resources import SpaceResource
+from personas_dagster.resources.space import DESTINATION_TAG, REFRESH_TAG
 from personas_dagster.spaces import Space
 
 _EVERY_SECONDS = 30
@@ -30,7 +31,9 @@ def landing_sensor(space: Space, job: Any) -> dg.SensorDefinition:
         default_status=status(space),
         description="New files in the landing folder start a refresh.",
     )
-    def new_messages(space: SpaceResource) -> Any:
+    def new_messages(context: dg.SensorEvaluationContext, space: SpaceResource) -> Any:
+        if _queued(context, {REFRESH_TAG: space.space}):
+            return dg.SkipReason("a refresh waits in the queue already")
         waiting = refresh.waiting(space.open(), now=space.now())
         if waiting is None:
             return dg.SkipReason("no new messages")
@@ -51,11 +54,24 @@ def sync_sensors(space: Space, jobs: dict[str, Any]) -> list[dg.SensorDefinition
         default_status=status(space),
         description="A change of a trait or audience starts the syncs of its destinations.",
     )
-    def changes(space: SpaceResource) -> Iterator[Any]:
-        found = deliver.due(space.open())
-        if not found:
+    def changes(context: dg.SensorEvaluationContext, space: SpaceResource) -> Iterator[Any]:
+        requests = [
+            # A sync that failed for good is started again every hour, until it gets through.
+            dg.RunRequest(
+                run_key=f"{name}:{refresh_id}:{space.now():%Y-%m-%dT%H}", job_name=f"sync_{name}"
+            )
+            for name, refresh_id in sorted(deliver.due(space.open()).items())
+            if not _queued(context, {DESTINATION_TAG: f"{space.space}/{name}"})
+        ]
+        if not requests:
             yield dg.SkipReason("no destination has anything new to hear")
-        for name, refresh_id in sorted(found.items()):
-            yield dg.RunRequest(run_key=f"{name}:{refresh_id}", job_name=f"sync_{name}")
+        yield from requests
 
     return [changes]
+
+
+def _queued(context: dg.SensorEvaluationContext, tags: dict[str, str]) -> bool:
+    """Whether such a run waits for its turn: it will see everything that is there now."""
+    statuses = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
+    filters = dg.RunsFilter(statuses=statuses, tags=tags)
+    return bool(context.instance.get_run_ids(filters, limit=1))

@@ -9,6 +9,7 @@ from personas_dagster.resources.space import DESTINATION_TAG, REFRESH_TAG
 from personas_dagster.spaces import Space
 
 RETRIES_TAG = "dagster/max_retries"
+STRATEGY_TAG = "dagster/retry_strategy"
 
 
 def refresh_job(space: Space, names: Names) -> Any:
@@ -60,7 +61,12 @@ def sync_jobs(space: Space, names: Names) -> dict[str, Any]:
 
 
 def _tags(space: Space, tags: dict[str, str]) -> dict[str, str]:
-    return {**tags, RETRIES_TAG: str(space.project.schedules.retries)}
+    """A retry runs all steps: what the failed attempt wrote is taken back before."""
+    return {
+        **tags,
+        RETRIES_TAG: str(space.project.schedules.retries),
+        STRATEGY_TAG: "ALL_STEPS",
+    }
 
 
 def schedules(space: Space, refresh: Any, sql_traits: Any | None) -> list[dg.ScheduleDefinition]:

@@ -24,7 +24,7 @@ IDENTIFIERS = ("user_id", "anonymous_id", "email", "group_id")
 MAX_COLUMNS = 25
 MAX_ROWS = 25_000_000
 MAX_ROW_BYTES = 16 * 1024
-_KEY = re.compile(r"^[a-z][a-z0-9_]{0,99}$")
+_KEY = re.compile(r"[a-z][a-z0-9_]{0,99}")
 _SHOWN = 200
 _EXACT = 2**53
 # What Python's str.strip removes, as for identifiers of messages.
@@ -77,7 +77,7 @@ def shape_of(schema: pa.Schema, known_types: Collection[str]) -> Shape:
             f"at least one trait column beside the identifiers: found {_list(names)} only"
         )
     for name in traits:
-        if not _KEY.match(name):
+        if not _KEY.fullmatch(name):
             raise WarehouseError(
                 f"trait columns are named in snake_case (a small letter, then letters, digits "
                 f"and _, at most 100): found `{name}`; rename it with AS"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from personas_dagster.events import EventSettings, load, loading, staging
+from personas_dagster.events import EventSettings, load, loading, staging, writing
 from personas_dagster.state.schema import landing_files, loads
 
 Message = Callable[..., dict[str, Any]]
@@ -237,3 +237,29 @@ def test_real_data(make_intake: Callable[[], Any], data: Path) -> None:
             assert (
                 sum(row["n"] for row in by_event) - found["identify"]["n"] == truth["source_rows"]
             )
+
+
+def test_many_partitions_in_several_commits(
+    make_intake: Callable[[], Any], message: Message, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [message(i * 700) for i in range(20)] + ["rubbish"]
+    whole, parts = make_intake(), make_intake()
+    whole.take(*lines)
+    monkeypatch.setattr(writing, "_HELD_ROWS", 5)
+    append, calls = parts.lake.append, []
+
+    def third_is_killed(*arguments: Any, **options: Any) -> Any:
+        calls.append(options["once"])
+        return killed() if len(calls) == 3 else append(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.lake, "append", third_is_killed)
+        with pytest.raises(Killed):
+            parts.take(*lines)
+    report = parts.load()
+    assert calls == [("load", 1), ("load/1", 1), ("load/2", 1)]
+    assert (report.accepted, report.rejected) == (20, 1)
+    plain = [[{**row, "file": ""} for rows in tables(i) for row in rows] for i in (whole, parts)]
+    assert plain[0] == plain[1]
+    parts.rebuild(*{row["received_date"] for row in parts.rows()})
+    assert [{**row, "file": ""} for rows in tables(parts) for row in rows] == plain[0]

@@ -242,7 +242,7 @@ def reduce(node: Reduction, events: list[Message]) -> Any:
 
 def digits(value: float) -> float:
     """15 significant digits, so that the order of addition does not show."""
-    if value.is_integer() or not 1e-7 <= abs(value) <= 1e15:
+    if value.is_integer() or abs(value) >= 1e15:
         return value
     scale = 10.0 ** (14 - math.floor(math.log10(abs(value))))
     return math.copysign(math.floor(abs(value * scale) + 0.5) / scale, value)

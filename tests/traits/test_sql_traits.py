@@ -380,7 +380,7 @@ def test_preview(space: Space) -> None:
     assert space.lake.versions().get("sql_traits") is None
 
 
-# The rules, one test each.
+# The rules on rows; those on columns are in test_sql_traits_columns.py.
 
 
 def test_null_identifier(space: Space) -> None:
@@ -393,73 +393,15 @@ def test_duplicate_identifier(space: Space) -> None:
     refused(space, result, r'no duplicate .*: 1 values of `email`.*"ltv": 1\}; .*"ltv": 2\};')
 
 
-def test_no_key_column(space: Space) -> None:
-    refused(space, pa.table({"id": ["u1"], "ltv": [1]}), "key column.*found `id`, `ltv`")
-
-
-def test_two_key_columns(space: Space) -> None:
-    refused(space, users("u1", anonymous_id=["a"], ltv=[1]), "both `user_id` and `anonymous_id`")
-
-
-def test_no_trait_column(space: Space) -> None:
-    refused(space, users("u1", email=["a@x.org"]), "at least one trait column")
-
-
-def test_too_many_columns(space: Space) -> None:
-    columns = {f"t{n}": [n] for n in range(24)}
-    assert len(space.store(users("u1", **columns)).columns) == 24
-    done = space.refresh(ltv=users("u1", **columns, t24=[1]))
-    assert "at most 25 columns: found 26" in str(done.errors["ltv"])
-
-
 def test_too_many_rows(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sql_rules, "MAX_ROWS", 3)
     refused(space, users("u1", "u2", "u3", "u4"), "at most 3 rows")
-
-
-@pytest.mark.parametrize("value", [[1], {"a": 1}, b"x", dt.timedelta(1)])
-def test_not_scalar(space: Space, value: object) -> None:
-    refused(space, users("u1", ltv=[value]), "only scalar types: column `ltv` is")
-
-
-def test_unknown_type(space: Space) -> None:
-    with ENGINE.session(space.lake) as session:
-        prepare(session)
-        with pytest.raises(WarehouseError, match="type `user_id` is not known.*knows `email`"):
-            preview(session, users("u1").to_reader(), ["email"])
-
-
-@pytest.mark.parametrize("name", ["LTV", "life time", "1st", "", "ltv%"])
-def test_wrong_trait_name(space: Space, name: str) -> None:
-    refused(space, users("u1", **{name: [1]}), f"snake_case .*: found `{name}`")
-
-
-def test_same_name_twice(space: Space) -> None:
-    table = pa.table([["u1"], [1], [2]], names=["user_id", "ltv", "ltv"])
-    refused(space, table, "found `ltv` more than once")
-
-
-@pytest.mark.parametrize("value", [1.5, 2.0**53, float("nan")])
-def test_number_that_is_no_identifier(space: Space, value: float) -> None:
-    refused(space, users(value), "whole numbers below 2\\^53")
-
-
-@pytest.mark.parametrize("value", [True, dt.date(2024, 1, 1)])
-def test_no_identifier(space: Space, value: object) -> None:
-    refused(space, users(value), "identifiers are text or whole numbers")
 
 
 @pytest.mark.parametrize("value", [15, 15.0, "15", " 15\u2003"])
 def test_spelling_of_identifiers(space: Space, value: object) -> None:
     space.store(users(value))
     assert space.messages()[0]["context"]["externalIds"][0]["id"] == "15"
-
-
-def test_letters_of_emails(space: Space) -> None:
-    names = ["ÄNN@X.org", "İ@X.org", "plain@X.org"]
-    space.store(pa.table({"email": names, "ltv": [1, 2, 3]}))
-    told = [m["context"]["externalIds"][0]["id"] for m in space.messages()]
-    assert sorted(told) == sorted(name.lower() for name in names)
 
 
 def test_reader_fails(space: Space) -> None:

@@ -1,0 +1,268 @@
+"""Identifiers as small integers: what the resolution works on, for one collection of a load.
+
+What belongs here: from columns of text to numbers, with the rules applied that ask for no graph
+(normal form, blocked values, priority). Arrow and numpy only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from personas_dagster.identity.extract_wide import PLAIN, normalise
+from personas_dagster.identity.rules import IdentityRules
+
+Ints = npt.NDArray[Any]
+NONE = -1
+# Patterns that Arrow's engine reads exactly as Python's does.
+_SAME_EVERYWHERE = re.compile(r"\^?(?:[A-Za-z0-9@_ -]|\\[.@-]|\[[A-Za-z0-9-]+\]|[*+?])*\$?")
+
+
+@dataclass
+class Numbered:
+    """The identifiers of a load, and which of them each combination names, by priority.
+
+    Combination c names `members[offsets[c]:offsets[c + 1]]`, unless `test[c]` is an identifier
+    that the graph knows by then: it is read as combination `instead[c]` in that case.
+    """
+
+    kinds: list[str]  # by rank
+    kind_of: Ints  # of each identifier
+    values: pa.Array
+    offsets: Ints
+    members: Ints
+    test: Ints
+    instead: Ints
+
+    @property
+    def size(self) -> int:
+        return len(self.kind_of)
+
+    def names(self) -> pa.Table:
+        """Each identifier's number, type and value."""
+        return pa.table({"id": pa.array(np.arange(self.size)), "type": self.types(),
+                         "value": self.values})  # fmt: skip
+
+    def types(self) -> pa.Array:
+        return pa.array(self.kinds, pa.string()).take(pa.array(self.kind_of))
+
+    def first(self) -> Ints:
+        """The identifier of highest priority of each combination, NONE where none is left."""
+        found = np.full(len(self.offsets) - 1, NONE, np.int64)
+        some = self.offsets[:-1] < self.offsets[1:]
+        found[some] = self.members[self.offsets[:-1][some]]
+        return found
+
+
+@dataclass
+class _Entries:
+    """(combination, identifier, place) rows, as arrays of one length."""
+
+    combination: Ints
+    identifier: Ints
+    place: Ints
+
+
+def number(
+    columns: pa.Table, others: pa.Table, rules: IdentityRules, collection: str
+) -> Numbered:
+    """Number the identifiers of a collection that distinct combinations name.
+
+    `columns` has `PLAIN`'s columns, a row for each combination; `others` is what
+    `extract.others_of` gave.
+    """
+    plain = [(name, kind) for name, kind, of in PLAIN if of == collection]
+    others = others.filter(pc.equal(others.column("collection"), collection))
+    others, rows, aliases = _both_readings(others, columns.num_rows)
+    texts = {name: _text(columns.column(name)) for name, _ in plain}
+    if len(aliases):
+        taken = pa.array(rows)
+        texts = {name: column.take(taken) for name, column in texts.items()}
+    found = _Found(rules)
+    for kind in dict.fromkeys(kind for _, kind in plain):
+        of = others.filter(pc.equal(others.column("type"), kind))
+        names = [name for name, its in plain if its == kind]
+        found.add_type(kind, [texts.pop(name) for name in names], of, [_PLACES[n] for n in names])
+    rest = others
+    for kind in dict.fromkeys(kind for _, kind in plain):
+        rest = rest.filter(pc.not_equal(rest.column("type"), kind))
+    found.add_rest(rest)
+    return found.numbered(len(rows), columns.num_rows, aliases, rules)
+
+
+_PLACES = {name: place for place, (name, _, _) in enumerate(PLAIN)}
+
+
+def _text(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays([pa.array([], pa.string()), *column.chunks])
+
+
+def _both_readings(others: pa.Table, combinations: int) -> tuple[pa.Table, Ints, Ints]:
+    """Read an alias' previousId both ways: as an anonymous_id, and in a copy as a user_id.
+
+    Returns the entries, the combinations with the copies at the end, and which were copied.
+    """
+    rows = np.arange(combinations)
+    is_previous = pc.equal(others.column("type"), "")
+    if not pc.any(is_previous).as_py():
+        return others, rows, np.empty(0, np.int64)
+    aliases = np.unique(others.filter(is_previous).column("combination").to_numpy())
+    copy_of = np.full(combinations, NONE, np.int64)
+    copy_of[aliases] = combinations + np.arange(len(aliases))
+    copied = others.filter(pc.is_in(others.column("combination"), pa.array(aliases)))
+    numbers = pa.array(copy_of[copied.column("combination").to_numpy()])
+    copied = copied.set_column(0, "combination", numbers)
+    parts = []
+    for part, kind in ((others, "anonymous_id"), (copied, "user_id")):
+        types = pc.if_else(pc.equal(part.column("type"), ""), kind, part.column("type"))
+        parts.append(part.set_column(part.schema.get_field_index("type"), "type", types))
+    return pa.concat_tables(parts), np.concatenate([rows, aliases]), aliases
+
+
+class _Found:
+    """Gathers identifiers type by type."""
+
+    def __init__(self, rules: IdentityRules) -> None:
+        self._rules = rules
+        self._types: list[str] = []  # by code
+        self._code_of: list[Ints] = []
+        self._values: list[pa.Array] = []
+        self._blocked: list[Ints] = []
+        self._entries: list[_Entries] = []
+        self._size = 0
+        self._is_plain = True
+
+    def add_type(
+        self, kind: str, columns: Sequence[pa.Array], others: pa.Table, places: Sequence[int]
+    ) -> None:
+        texts = [normalise(kind, column) for column in columns]
+        listed = normalise(kind, _text(others.column("value")))
+        encoded = pa.concat_arrays([*texts, listed]).dictionary_encode()
+        indices = np.asarray(encoded.indices.fill_null(NONE))
+        start = 0
+        for text, place in zip(texts, places, strict=True):
+            self._add_entries(
+                np.arange(len(text)), indices[start : start + len(text)], np.full(len(text), place)
+            )
+            start += len(text)
+        self._add_entries(
+            others.column("combination").to_numpy(),
+            indices[start:],
+            others.column("place").to_numpy(),
+        )
+        self._add_identifiers([kind], np.zeros(len(encoded.dictionary), np.int64),
+                              encoded.dictionary)  # fmt: skip
+
+    def add_rest(self, others: pa.Table) -> None:
+        """All types that have no column of their own, however many there are."""
+        if others.num_rows == 0:
+            return
+        kinds = _text(others.column("type")).dictionary_encode()
+        values = normalise("", _text(others.column("value")))
+        values = values.dictionary_encode()
+        codes = np.asarray(kinds.indices).astype(np.int64)
+        indices = np.asarray(values.indices.fill_null(NONE)).astype(np.int64)
+        stride = len(values.dictionary) + 1
+        pairs, numbers = np.unique(codes * stride + indices + 1, return_inverse=True)
+        is_null = pairs % stride == 0
+        renumbered = np.where(is_null, NONE, np.cumsum(~is_null) - 1)
+        pairs = pairs[~is_null]
+        self._add_entries(
+            others.column("combination").to_numpy(),
+            renumbered[numbers],
+            others.column("place").to_numpy(),
+        )
+        self._add_identifiers(
+            kinds.dictionary.to_pylist(),
+            pairs // stride,
+            values.dictionary.take(pa.array(pairs % stride - 1)),
+        )
+
+    def _add_entries(self, combination: Ints, local: Ints, place: Ints) -> None:
+        some = local != NONE
+        self._entries.append(
+            _Entries(combination[some], local[some].astype(np.int64) + self._size, place[some])
+        )
+
+    def _add_identifiers(self, types: list[str], codes: Ints, values: pa.Array) -> None:
+        blocked = np.zeros(len(values), bool)
+        for code, kind in enumerate(types):
+            of = np.flatnonzero(codes == code) if len(types) > 1 else slice(None)
+            mine = values.take(pa.array(of)) if len(types) > 1 else values
+            blocked[of] = blocked_values(self._rules, kind, mine)
+        self._code_of.append(codes + len(self._types))
+        self._types += types
+        self._values.append(values)
+        self._blocked.append(blocked)
+        self._size += len(values)
+
+    def numbered(
+        self, rows: int, combinations: int, aliases: Ints, rules: IdentityRules
+    ) -> Numbered:
+        kinds = sorted(self._types, key=rules.rank)
+        rank = {kind: place for place, kind in enumerate(kinds)}
+        rank_of_code = np.array([rank[kind] for kind in self._types], np.int32)
+        kind_of = rank_of_code[np.concatenate(self._code_of)].astype(np.int32)
+        values = pa.concat_arrays(self._values)
+        combination = np.concatenate([e.combination for e in self._entries])
+        identifier = np.concatenate([e.identifier for e in self._entries])
+        place = np.concatenate([e.place for e in self._entries])
+        del self._entries
+        test = np.empty(0, np.int32)
+        instead = np.empty(0, np.int32)
+        if len(aliases):
+            # The copy's own reading of previousId; place 50 is nothing else's.
+            test = np.full(rows, NONE, np.int32)
+            instead = np.full(rows, NONE, np.int32)
+            previous = (place == 50) & (combination >= combinations)
+            original = aliases[combination[previous] - combinations]
+            test[original] = identifier[previous]
+            instead[original] = combination[previous]
+        blocked = np.concatenate(self._blocked)
+        if blocked.any():
+            kept = ~blocked[identifier]
+            combination, identifier, place = combination[kept], identifier[kept], place[kept]
+        offsets, members = _members(rows, combination, identifier, place, kind_of)
+        return Numbered(kinds, kind_of, values, offsets, members, test, instead)
+
+
+def _members(
+    rows: int, combination: Ints, identifier: Ints, place: Ints, kind_of: Ints
+) -> tuple[Ints, Ints]:
+    """Identifiers by combination, rank and place, each once."""
+    span = int(place.max(initial=0)) + 1
+    order = np.lexsort((kind_of[identifier].astype(np.int64) * span + place, combination))
+    combination, identifier = combination[order], identifier[order]
+    # Of a type's values, those read from several places stand at the first.
+    pairs = combination * len(kind_of) + identifier
+    _, first = np.unique(pairs, return_index=True)
+    if len(first) < len(pairs):
+        first.sort()
+        combination, identifier = combination[first], identifier[first]
+    counts = np.bincount(combination, minlength=rows)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+    return offsets, identifier.astype(np.int32)
+
+
+def blocked_values(rules: IdentityRules, kind: str, values: pa.Array) -> Ints:
+    """Which of a type's values the rules never take as identifiers."""
+    entries = (*rules.blocked.get("*", ()), *rules.blocked.get(kind, ()))
+    exact = [entry for entry in entries if isinstance(entry, str)]
+    found = np.asarray(pc.is_in(values, pa.array(exact, pa.string()))).copy()
+    for entry in entries:
+        if isinstance(entry, str):
+            continue
+        same = entry.flags == re.UNICODE and _SAME_EVERYWHERE.fullmatch(entry.pattern)
+        if same:
+            found |= np.asarray(pc.match_substring_regex(values, entry.pattern))
+        else:
+            matches = (entry.search(value) is not None for value in values.to_pylist())
+            found |= np.fromiter(matches, bool, len(values))
+    return found

@@ -1,0 +1,84 @@
+"""Candidates that did not pass their checks stay out of the graph, also run by run."""
+
+import pytest
+
+from personas_dagster import refresh
+from tests.rim.conftest import New
+from tests.rim.project import DAY, Project, materialised, order, orders, reason
+
+SPACE = "resources/spaces/development.yaml"
+STRICT = "identity:\n  max_profile_identifiers: 2\n"
+GRAPH = ["identity_graph"]
+
+
+@pytest.fixture(scope="module")
+def project(new_project: New) -> Project:
+    made = new_project()
+    made.put(*orders(range(10)), name="first.jsonl")
+    assert not reason(made.run())
+    return made
+
+
+@pytest.fixture(scope="module")
+def refused(project: Project) -> Project:
+    """A second load, of somebody with three identifiers, under rules that allow two."""
+    before = (project.root / SPACE).read_text()
+    project.write(SPACE, before + STRICT)
+    project.put(
+        order("user-50", revenue=1000, anonymousId="a-50", context={"traits": {"email": "x@y.z"}}),
+        order("user-1", revenue=1000, day=3),
+        name="second.jsonl",
+    )
+    return project
+
+
+def graph_size(project: Project) -> int:
+    with project.space().session(project.space().lake) as session:
+        found = session.fetch("SELECT count(*) FROM graph_profiles")
+    return int(found.column(0)[0].as_py())
+
+
+def test_unchecked(refused: Project) -> None:
+    refresh.take_in(refused.space(), now=DAY)
+    assert not reason(refused.run(hours=1, select=["merge_candidates"], checks=False))
+    result = refused.run(hours=1, select=GRAPH)
+    assert "has not been checked; run the checks of merge_candidates" in reason(result)
+    assert graph_size(refused) == 10
+
+
+def test_refused(refused: Project) -> None:
+    result = refused.run(hours=1)
+    assert not result.success
+    assert materialised(result) == ["landing", "merge_candidates"]
+    (check,) = result.get_asset_check_evaluations()
+    assert not check.passed
+    assert "user-50" in str(check.metadata["expectations"].value) + str(check.description)
+    assert graph_size(refused) == 10
+    assert refused.leases() == []
+
+
+def test_refused_is_not_retried(refused: Project) -> None:
+    run = refused.instance.get_runs(limit=1)[0]
+    assert run.tags["dagster/max_retries"] == "0"
+
+
+def test_graph_alone_is_refused_too(refused: Project) -> None:
+    result = refused.run(hours=1, select=GRAPH)
+    assert "stays out of the graph" in reason(result)
+    assert "mend the identity rules" in reason(result)
+    assert materialised(result) == []
+    assert refused.leases() == []
+
+
+def test_nothing_is_published(refused: Project) -> None:
+    last = refused.space().last_refresh()
+    assert last is not None
+    assert last["as_of"] == DAY
+    assert refused.members("big_spenders") == 0
+
+
+def test_mended_rules_take_the_messages_up(refused: Project) -> None:
+    refused.amend(SPACE, STRICT, "")
+    assert not reason(refused.run(hours=2))
+    assert graph_size(refused) == 11
+    assert refused.members("big_spenders") == 2
