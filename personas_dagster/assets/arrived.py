@@ -19,14 +19,16 @@ from personas_dagster.spaces import Space
 from personas_dagster.state.schema import loads
 
 _TOLD = "through_load"
+ROWS = "dagster/partition_row_count"
 _BY_DAY = """
-SELECT strftime(received_date, '%Y-%m-%d') AS part, count(*) AS messages FROM raw_events
-WHERE received_date BETWEEN $1 AND $2 GROUP BY ALL
+SELECT strftime(received_date, '%Y-%m-%d') AS part, count(*) AS messages
+FROM raw_events WHERE received_date BETWEEN $1 AND $2
+GROUP BY part HAVING bool_or(load_id > $3) ORDER BY part
 """
 _BY_HOUR = """
-SELECT strftime(received_at, '%Y-%m-%d-%H:00') AS part, count(*) AS messages,
-       bool_or(load_id > $3) AS is_new
-FROM raw_events WHERE received_date BETWEEN $1 AND $2 GROUP BY ALL HAVING is_new
+SELECT strftime(received_at, '%Y-%m-%d-%H:00') AS part, count(*) AS messages
+FROM raw_events WHERE received_date BETWEEN $1 AND $2
+GROUP BY part HAVING bool_or(load_id > $3) ORDER BY part
 """
 
 
@@ -78,21 +80,20 @@ _COUNTED = ("accepted", "rejected", "duplicates", "clock_skew", "oversize", "emp
 def partitions(space: Space, new: Arrived, raw: dg.AssetKey) -> Iterator[dg.AssetMaterialization]:
     """One event for each partition that the loads wrote to, with the rows that it holds now."""
     start = space.settings.partitions.start
-    dates = sorted(date for date, rows in new.dates.items() if rows and date >= str(start))
-    if not dates:
-        return
-    hourly = space.settings.partitions.by == "hour"
-    span: list[Any] = [dt.date.fromisoformat(dates[0]), dt.date.fromisoformat(dates[-1])]
+    dates = [dt.date.fromisoformat(date) for date, rows in sorted(new.dates.items()) if rows]
+    dates = [date for date in dates if date >= start]
+    if dates:
+        for key, rows in held(space, dates[0], dates[-1], after=new.after).items():
+            yield dg.AssetMaterialization(raw, partition=key, metadata={ROWS: rows})
+
+
+def held(space: Space, first: dt.date, last: dt.date, *, after: int = 0) -> dict[str, int]:
+    """The rows of each partition between two days; only those that loads after one wrote to."""
+    query = _BY_HOUR if space.settings.partitions.by == "hour" else _BY_DAY
     with space.engine.session(space.lake) as session:
         session.view("raw_events")
-        query, values = (_BY_HOUR, [*span, new.after]) if hourly else (_BY_DAY, span)
-        found = session.fetch(query, values).to_pylist()
-    held = {row["part"]: row["messages"] for row in found}
-    for key in sorted(held) if hourly else dates:
-        rows = held.get(key, 0)
-        yield dg.AssetMaterialization(
-            raw, partition=key, metadata={"dagster/partition_row_count": rows}
-        )
+        found = session.fetch(query, [first, last, after]).to_pylist()
+    return {row["part"]: row["messages"] for row in found}
 
 
 def rejections(new: Arrived, rejected: dg.AssetKey) -> dg.AssetMaterialization:

@@ -85,11 +85,15 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
         first, last = window.start.date(), (window.end - dt.timedelta(microseconds=1)).date()
         dates = [first + dt.timedelta(days=n) for n in range((last - first).days + 1)]
         report = refresh.rebuild_partitions(held, dates, now=space.now())
+        rows = arrived.held(held, first, last)
+        for key in context.partition_keys:
+            context.add_asset_metadata({arrived.ROWS: rows.get(key, 0)}, partition_key=key)
         return dg.MaterializeResult(
             metadata={
-                "dagster/row_count": report.accepted,
+                "made_again": f"{first} to {last}",
+                "messages": report.accepted,
                 "rejected": report.rejected,
-                "dates": f"{first} to {last}",
+                "files_read": report.files,
             }
         )
 

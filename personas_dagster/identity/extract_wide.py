@@ -8,6 +8,7 @@ columns name the same identifiers, so everything later works on distinct combina
 
 from __future__ import annotations
 
+import json
 import re
 
 import pyarrow as pa
@@ -63,8 +64,8 @@ def prepare_extraction(session: Session) -> None:
     session.run(_ID_TEXT)
 
 
-def combinations(rules: IdentityRules) -> str:
-    """The select list of `KEY` over the columns of `raw_events`, for these rules."""
+def combinations(rules: IdentityRules) -> dict[str, str]:
+    """`KEY`'s columns, as SQL over the columns of `raw_events`, for these rules."""
     plain = {
         "user_id": "user_id",
         "anonymous_id": "anonymous_id",
@@ -83,8 +84,7 @@ def combinations(rules: IdentityRules) -> str:
         for column in ("email_context", "email_property"):
             plain[column] = f"CASE WHEN type <> 'alias' THEN {plain[column]} END"
         others = f"CASE WHEN type <> 'alias' THEN {others} END"
-    columns = [f"{text} AS {column}" for column, text in plain.items()]
-    return ", ".join([*columns, f"{others} AS others"])
+    return {**plain, "others": others}
 
 
 def _read(column: str, path: str, key: str, when: str = "true") -> str:
@@ -162,8 +162,6 @@ def _has(column: str, key: str) -> str:
 
 def json_text(text: str) -> str:
     """Text as it stands in JSON between quotes, quotes included."""
-    import json
-
     return json.dumps(text, ensure_ascii=False)
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 WINDOWS: Mapping[str, dt.timedelta | None] = {
     "ever": None,
@@ -77,6 +78,28 @@ class IdentityRules:
         """
         priority = self.rule(kind).priority
         return (_FIRST_FREE_PRIORITY if priority is None else priority, kind)
+
+    def recorded(self) -> dict[str, Any]:
+        """The rules as JSON, to be kept with what was done under them."""
+        facts = asdict(self)
+        facts["blocked"] = {
+            kind: [e if isinstance(e, str) else {"regex": e.pattern, "flags": e.flags} for e in of]
+            for kind, of in self.blocked.items()
+        }
+        return facts
+
+    @classmethod
+    def from_record(cls, facts: Mapping[str, Any]) -> IdentityRules:
+        """The rules that were recorded."""
+        blocked = {
+            kind: tuple(
+                e if isinstance(e, str) else re.compile(e["regex"], e["flags"]) for e in of
+            )
+            for kind, of in facts["blocked"].items()
+        }
+        types = {kind: TypeRule(**rule) for kind, rule in facts["types"].items()}
+        keys = {kind: tuple(names) for kind, names in facts["keys"].items()}
+        return cls(**{**facts, "types": types, "blocked": blocked, "keys": keys})
 
     def is_blocked(self, kind: str, value: str) -> bool:
         """Whether a value must never be used as an identifier of the type."""

@@ -158,9 +158,9 @@ class Writer:
         roll = self.random.random()
         if place in ("query", "users"):
             return self.trait() if roll < 0.3 else self.reduction(self.stream())
-        if place == "parent" and roll < 0.3:
+        if place == "parent" and roll < 0.15:
             return self.reduction(self.stream(child=True), child=True)
-        if roll < 0.4:
+        if roll < 0.3:
             return self.trait()
         path = self.random.choice(_PATHS)
         of_parent = "parent: " if place == "child" and self.random.random() < 0.4 else ""
@@ -189,7 +189,7 @@ class Writer:
             filters.append(f"between({self.parent(child)}{self.between()})")
         if self.random.random() < 0.15:
             filters.append("sources({exclude: ['web', 'x']})")
-        if self.random.random() < 0.15:
+        if self.random.random() < 0.07:
             filters.append(f"expires_after({self.parent(child)}{self.duration()})")
         self.random.shuffle(filters)
         return ".".join([f"event('{self.random.choice(EVENTS)}')", *filters])

@@ -49,7 +49,7 @@ def test_unchecked(refused: Project) -> None:
 def test_refused(refused: Project) -> None:
     result = refused.run(hours=1)
     assert not result.success
-    assert materialised(result) == ["landing", "merge_candidates"]
+    assert materialised(result) == ["landing", "merge_candidates", "raw_events"]
     (check,) = result.get_asset_check_evaluations()
     assert not check.passed
     assert "user-50" in str(check.metadata["expectations"].value) + str(check.description)

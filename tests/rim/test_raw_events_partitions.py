@@ -52,7 +52,7 @@ def again(project: Project, first: str, last: str) -> dg.ExecuteInProcessResult:
 def counts(result: dg.ExecuteInProcessResult) -> dict[str, object]:
     events = result.get_asset_materialization_events()
     return {
-        event.partition: event.materialization.metadata["dagster/row_count"].value
+        event.partition: event.materialization.metadata["dagster/partition_row_count"].value
         for event in events
         if event.partition
     }
@@ -63,6 +63,7 @@ def test_a_range_of_days_in_one_run(daily: Project) -> None:
     result = again(daily, "2026-02-01", "2026-02-28")
     assert not reason(result)
     assert len(counts(result)) == 28
+    assert [n for n in counts(result).values() if n] == [12] * 5
     assert content(daily) == before
     assert daily.leases() == []
 

@@ -1,0 +1,336 @@
+"""From the numbers of a resolution to rows of the identity tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from personas_dagster.identity.extract import KEY
+from personas_dagster.identity.messages import Messages, Places
+from personas_dagster.identity.numbering import Numbered
+from personas_dagster.identity.resolve import Before, Outcome, broken_texts
+from personas_dagster.identity.rules import IdentityRules
+from personas_dagster.identity.touched import Touched
+from personas_dagster.interfaces import Session
+from personas_dagster.lake.tables import INSTANT
+
+Ints = npt.NDArray[Any]
+NONE = -1
+_HUBS_SHOWN = 20
+
+# The length keeps type and value apart whatever characters they hold.
+_PROFILE_IDS = """
+SELECT number, md5(concat_ws(chr(31), $1, $2, strlen(type)::VARCHAR, type, value)) AS profile_id
+FROM creators ORDER BY number
+"""
+_LINKS = """
+SELECT user_profile_id, account_profile_id,
+       make_timestamptz(min(first).at) AS first_at, min(first).message_id AS first_message_id,
+       make_timestamptz(max(last).at) AS last_at, max(last).message_id AS last_message_id,
+       $1::BIGINT AS load_id
+FROM named_both GROUP BY ALL
+"""
+_SPECIAL = '["\\\\\\x00-\\x1f]'
+
+
+def before(numbered: Numbered, touched: Touched, rules: IdentityRules) -> Before:
+    """The state to go on from; `numbered` takes up the types that only the graph has."""
+    attached = np.full(numbered.size, NONE, np.int32)
+    seen = np.zeros(numbered.size, np.int64)
+    found = touched.identifiers
+    if found is None:
+        return Before(touched.merges, numbered.kind_of, attached, seen)
+    types = found.column("type").unique().to_pylist()
+    kinds = sorted({*numbered.kinds, *types}, key=rules.rank)
+    rank = {kind: place for place, kind in enumerate(kinds)}
+    again = np.array([rank[kind] for kind in numbered.kinds], np.int32)
+    numbered.kinds, numbered.kind_of = kinds, again[numbered.kind_of]
+    ids, numbers = found.column("id").to_numpy(), found.column("number").to_numpy()
+    seen_at = found.column("seen").to_numpy()
+    named = ids != NONE
+    attached[ids[named]], seen[ids[named]] = numbers[named], seen_at[named]
+    encoded = found.column("type").combine_chunks().dictionary_encode()
+    ranks = np.array([rank[kind] for kind in encoded.dictionary.to_pylist()], np.int32)
+    kind_of = ranks[np.asarray(encoded.indices)]
+    return Before(
+        touched.merges,
+        np.concatenate([numbered.kind_of, kind_of[~named]]),
+        np.concatenate([attached, numbers[~named].astype(np.int32)]),
+        np.concatenate([seen, seen_at[~named]]),
+    )
+
+
+@dataclass
+class Resolved:
+    """One collection of a load, resolved."""
+
+    collection: str
+    numbered: Numbered
+    touched: Touched
+    outcome: Outcome
+    places: Places
+    profile_ids: pa.Array  # by number
+
+    def reading(self, places: Ints) -> Ints:
+        """The combination that each place's message was read as."""
+        combination = self.places.column("combination")[places]
+        numbered = self.numbered
+        if not numbered.test.size:
+            return combination
+        test = numbered.test[combination]
+        found = self.outcome
+        known = (test != NONE) & (found.attached[test] != NONE) & (found.place[test] < places)
+        return np.where(known, numbered.instead[combination], combination)
+
+    def profiles_of(self, combination: Ints) -> pa.Array:
+        """The profile that each combination's first identifier was first attached to."""
+        names, spot = self.profile_ids, np.full(self.numbered.size + 1, NONE, np.int64)
+        new = np.flatnonzero(self.outcome.place[: self.numbered.size] != NONE)
+        spot[new] = self.outcome.attached[new]
+        if self.touched.held is not None:
+            held = self.touched.held
+            spot[held.column("id").to_numpy()] = len(names) + np.arange(held.num_rows)
+            names = pa.concat_arrays([names, *held.column("profile_id").chunks])
+        spots = spot[self.numbered.first()[combination]]
+        return names.take(pa.array(spots, mask=spots == NONE))
+
+
+def name_profiles(
+    session: Session,
+    space_id: str,
+    collection: str,
+    numbered: Numbered,
+    touched: Touched,
+    found: Outcome,
+    places: Places,
+) -> Resolved:
+    """Give the new profiles their ids."""
+    done = Resolved(collection, numbered, touched, found, places, pa.array([], pa.string()))
+    creators = numbered.first()[done.reading(found.created)]
+    rows = pa.array(creators)
+    kinds = numbered.types().take(rows) if len(creators) else pa.array([], pa.string())
+    session.register(
+        "creators",
+        pa.table({"number": pa.array(np.arange(len(creators))), "type": kinds,
+                  "value": numbered.values.take(rows)}),
+    )  # fmt: skip
+    made = session.fetch(_PROFILE_IDS, [space_id, collection])
+    done.profile_ids = pa.concat_arrays(
+        [pa.array(touched.profile_ids, pa.string()), *made.column("profile_id").chunks]
+    )
+    return done
+
+
+def tables(done: Resolved, rules: IdentityRules, *, load_id: int) -> dict[str, pa.Table]:
+    """The rows that the graph's tables would gain."""
+    found, numbered, places = done.outcome, done.numbered, done.places
+    numbers = np.arange(found.existing, found.existing + len(found.created))
+    attached = np.flatnonzero(found.place[: numbered.size] != NONE)
+    where = found.place[attached]
+    ids = pa.array(attached)
+    parents, children, merged, kept = found.merges.T
+    dropped, removed, broken, ends = found.drops.T
+    texts = pa.array(broken_texts(numbered.kinds, rules), pa.string())
+    profile_ids, types = done.profile_ids, pa.array(numbered.kinds, pa.string())
+
+    def table(count: int, **columns: Any) -> pa.Table:
+        collection = pa.repeat(pa.scalar(done.collection), count)
+        load = pa.repeat(pa.scalar(load_id, pa.int64()), count)
+        return pa.table({"collection": collection, **columns, "load_id": load})
+
+    return {
+        "profiles": table(
+            len(numbers),
+            profile_id=profile_ids.take(pa.array(numbers)),
+            created_at=_instants(places, found.created),
+            first_message_id=places.take("message_id", found.created),
+        ),
+        "identifiers": table(
+            len(attached),
+            type=types.take(pa.array(numbered.kind_of[attached])),
+            value=numbered.values.take(ids),
+            profile_id=profile_ids.take(pa.array(found.attached[attached])),
+            first_seen_at=_instants(places, where),
+            first_message_id=places.take("message_id", where),
+            source_id=places.take("source_id", where),
+        ),
+        "merges": table(
+            len(merged),
+            parent_id=profile_ids.take(pa.array(parents)),
+            child_id=profile_ids.take(pa.array(children)),
+            merged_at=_instants(places, merged),
+            message_id=places.take("message_id", merged),
+            identifiers=_identifier_lists(numbered, done.reading(merged), kept),
+        ),
+        "dropped_identifiers": table(
+            len(dropped),
+            message_id=places.take("message_id", dropped),
+            received_at=_instants(places, dropped),
+            type=types.take(pa.array(numbered.kind_of[removed])),
+            value=numbered.values.take(pa.array(removed)),
+            limit_broken=texts.take(pa.array(broken)),
+            profiles_apart=_profile_lists(profile_ids, found.apart, ends),
+        ),
+    }
+
+
+def _instants(places: Places, rows: Ints) -> pa.Array:
+    return pa.array(places.column("at")[rows]).cast(INSTANT)
+
+
+def _identifier_lists(numbered: Numbered, combination: Ints, kept: Ints) -> pa.Array:
+    """`[{"type": ..., "id": ...}, ...]` of the first identifiers of combinations, as JSON."""
+    ends = np.cumsum(kept, dtype=np.int64)
+    offsets = np.concatenate([np.zeros(1, np.int64), ends])
+    total = int(offsets[-1])
+    spots = np.arange(total) - np.repeat(offsets[:-1], kept)
+    ids = numbered.members[np.repeat(numbered.offsets[combination], kept) + spots]
+    used, inverse = np.unique(ids, return_inverse=True)
+    heads = pa.array([f'{{"type":{_json(kind)},"id":' for kind in numbered.kinds], pa.string())
+    kinds = heads.take(pa.array(numbered.kind_of[used]))
+    values = _quoted(numbered.values.take(pa.array(used)))
+    texts = pc.binary_join_element_wise(kinds, values, "}", "")
+    return _lists(texts.take(pa.array(inverse)), offsets)
+
+
+def _profile_lists(profile_ids: pa.Array, apart: Ints, ends: Ints) -> pa.Array:
+    offsets = np.concatenate([np.zeros(1, np.int64), ends.astype(np.int64)])
+    return _lists(_quoted(profile_ids.take(pa.array(apart))), offsets)
+
+
+def _lists(texts: pa.Array, offsets: Ints) -> pa.Array:
+    lists = pa.LargeListArray.from_arrays(pa.array(offsets), texts)
+    return pc.binary_join_element_wise("[", pc.binary_join(lists, ","), "]", "")
+
+
+def _quoted(values: pa.Array) -> pa.Array:
+    quoted = pc.binary_join_element_wise('"', values, '"', "")
+    special = pc.match_substring_regex(values, _SPECIAL)
+    if not pc.any(special).as_py():
+        return quoted
+    texts = [_json(value) for value in values.filter(special).to_pylist()]
+    return pc.replace_with_mask(quoted, special, pa.array(texts, pa.string()))
+
+
+def _json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def hubs(done: Resolved, degree: int) -> list[dict[str, Any]]:
+    """Identifiers that were named beside more than `degree` others of higher priority."""
+    numbered = done.numbered
+    first = numbered.first()
+    follows = np.ones(len(numbered.members), bool)
+    follows[numbered.offsets[:-1][first != NONE]] = False
+    members = numbered.members[follows]
+    often = np.bincount(members, minlength=numbered.size) > degree
+    if not often.any():
+        return []
+    beside = np.repeat(first, np.diff(numbered.offsets))[follows]
+    pairs = np.unique(np.stack([members, beside])[:, often[members]], axis=1)
+    ids, degrees = np.unique(pairs[0], return_counts=True)
+    rows = [
+        {"type": numbered.kinds[numbered.kind_of[i]], "value": numbered.values[int(i)].as_py(),
+         "degree": int(n)}
+        for i, n in zip(ids, degrees, strict=True)
+        if n > degree
+    ]  # fmt: skip
+    rows.sort(key=lambda row: (-row["degree"], row["type"], row["value"]))
+    return rows[:_HUBS_SHOWN]
+
+
+@dataclass
+class Assigned:
+    """The profiles of messages: by combination, and one by one where that depends on when."""
+
+    combination: Ints  # those that have one reading
+    profiles: pa.Array
+    accounts: pa.Array
+    single: pa.Table  # file_id, line, at, message_id, profile_id, account_id
+
+    def combinations(self, messages: Messages, *, load_id: int) -> pa.Table:
+        keys = messages.keys.select(list(KEY))
+        if len(self.combination) < keys.num_rows:
+            keys = keys.take(pa.array(self.combination))
+        table = keys.append_column("profile_id", self.profiles)
+        table = table.append_column("account_id", self.accounts)
+        return _with_load(table, load_id)
+
+    def messages(self, *, load_id: int) -> pa.Table:
+        columns = ["file_id", "line", "profile_id", "account_id"]
+        return _with_load(self.single.select(columns), load_id)
+
+    def without_profile(self, messages: Messages) -> int:
+        """How many messages name neither a person nor an account."""
+        nobody = np.asarray(pc.and_(pc.is_null(self.profiles), pc.is_null(self.accounts)))
+        alone = pc.and_(
+            pc.is_null(self.single.column("profile_id")),
+            pc.is_null(self.single.column("account_id")),
+        )
+        of_single = int(pc.sum(alone).as_py() or 0)
+        return int(messages.counts[self.combination][nobody].sum()) + of_single
+
+
+def _with_load(table: pa.Table, load_id: int) -> pa.Table:
+    load = pa.repeat(pa.scalar(load_id, pa.int64()), table.num_rows)
+    return table.append_column("load_id", load)
+
+
+def assigned(messages: Messages, users: Resolved, accounts: Resolved) -> Assigned:
+    """Which profile each message belongs to: that of its identifier of highest priority."""
+    test = users.numbered.test[: messages.combinations]
+    twofold = np.flatnonzero(test != NONE) if test.size else np.empty(0, np.int64)
+    combination = np.setdiff1d(np.arange(messages.combinations), twofold, assume_unique=True)
+    is_twofold = np.zeros(messages.combinations, bool)
+    is_twofold[twofold] = True
+    rows = np.flatnonzero(is_twofold[users.places.column("combination")])
+    single = users.places.table.select(["file_id", "line", "at", "message_id"]).take(pa.array(rows))
+    of_users = users.profiles_of(users.reading(rows))
+    of_accounts = accounts.profiles_of(users.places.column("combination")[rows])
+    single = single.append_column("profile_id", of_users)
+    single = single.append_column("account_id", of_accounts)
+    return Assigned(
+        combination, users.profiles_of(combination), accounts.profiles_of(combination), single
+    )
+
+
+def links(
+    session: Session, messages: Messages, assigned: Assigned, *, load_id: int
+) -> pa.Table:
+    """Users beside the accounts that their messages name."""
+    parts = []
+    kept = pc.and_(pc.is_valid(assigned.profiles), pc.is_valid(assigned.accounts))
+    rows = pa.array(assigned.combination).filter(kept)
+    first, last = messages.first().take(rows), messages.last().take(rows)
+    parts.append(
+        (assigned.profiles.filter(kept), assigned.accounts.filter(kept), _moments(first),
+         _moments(last))
+    )  # fmt: skip
+    one = assigned.single.combine_chunks()
+    columns: Sequence[Any] = [
+        pa.concat_arrays([pa.array([], field.type), *one.column(name).chunks])
+        for name in ("profile_id", "account_id", "at", "message_id")
+        for field in [one.schema.field(name)]
+    ]
+    both = pc.and_(pc.is_valid(columns[0]), pc.is_valid(columns[1]))
+    profiles, accounts, at, message_id = (column.filter(both) for column in columns)
+    moments = pa.StructArray.from_arrays([at, message_id], ["at", "message_id"])
+    parts.append((profiles, accounts, moments, moments))
+    names = ["user_profile_id", "account_profile_id", "first", "last"]
+    session.register(
+        "named_both", pa.concat_tables([pa.table(list(part), names=names) for part in parts])
+    )
+    return session.fetch(_LINKS, [load_id])
+
+
+def _moments(structs: pa.StructArray) -> pa.StructArray:
+    return pa.StructArray.from_arrays(
+        [structs.field("at"), structs.field("message_id")], ["at", "message_id"]
+    )

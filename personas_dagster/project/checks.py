@@ -1,0 +1,138 @@
+"""What spans fields and files: references, taken keys, queries, the rules of each space.
+
+What belongs here: checks on declarations that were read. What a single file says by itself is
+checked by its model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from personas_dagster.errors import Problem, QueryError
+from personas_dagster.project import models, wording
+from personas_dagster.project.declared import (
+    Declared,
+    Project,
+    query_definitions,
+    space_identity,
+)
+from personas_dagster.project.lines import Document
+from personas_dagster.query import Definition, check, order
+
+Broken = Mapping[str, Collection[str]]
+
+
+def cross_check(project: Project, broken: Broken) -> tuple[list[Problem], list[Problem]]:
+    """Problems, and warnings. `broken`: names of files, by kind, that could not be read.
+
+    A reference to one of those is not reported: what is wrong with it is reported already.
+    """
+    problems = [*_references(project, broken), *_taken_keys(project)]
+    if not project.spaces and not broken.get("spaces"):
+        message = "found no space, expected at least one; add a file"
+        problems.append(Problem(Path("resources/spaces"), 1, 1, message))
+    for space in project.spaces.values():
+        problems += _identity(project, space)
+    warnings: list[Problem] = []
+    sound: dict[str, tuple[Definition, Document]] = {}
+    for key, declared, definition in query_definitions(project, lambda model: True):
+        try:
+            checked = check(definition)
+        except QueryError as error:
+            problems.append(_in_query(declared.document, error))
+            continue
+        warnings += [declared.document.problem(("query",), text) for text in checked.warnings]
+        if declared.model.enabled:
+            sound.setdefault(key, (definition, declared.document))
+    problems += _cycles(sound)
+    return problems, warnings
+
+
+def _cycles(sound: dict[str, tuple[Definition, Document]]) -> Iterator[Problem]:
+    """Every cycle, in the file whose reference closes it."""
+    while True:
+        try:
+            order([definition for definition, _ in sound.values()])
+            return
+        except QueryError as error:
+            keys = error.reason.split(": ", 1)[-1].split("; ")[0].split(" -> ")
+            keys = [key for key in keys if key in sound]
+            if len(keys) < 2:
+                raise
+            yield _in_query(sound[keys[-2]][1], error)
+            for key in keys[:-1]:
+                sound.pop(key, None)
+
+
+def _in_query(document: Document, error: QueryError) -> Problem:
+    line, column = document.inside(("query",), error.line, error.column)
+    message = str(error).removeprefix(f"{error.line}:{error.column}: ")
+    return Problem(document.path, line, column, message, "query")
+
+
+def _taken_keys(project: Project) -> Iterator[Problem]:
+    """A key is one trait's or one audience's."""
+    taken: dict[str, Declared[Any]] = {}
+    kinds = (project.computed_traits, project.audiences, project.sql_traits)
+    for key, declared in chain.from_iterable(kind.items() for kind in kinds):
+        if key in taken:
+            message = f"found `{key}`, which {taken[key].path} has; choose another key"
+            yield declared.document.problem(("key",), message)
+        else:
+            taken[key] = declared
+
+
+def _references(project: Project, broken: Broken) -> Iterator[Problem]:
+    for declared, loc, name, kinds in _named(project):
+        among = {key for kind in kinds for key in getattr(project, kind)}
+        lost = {key for kind in kinds for key in broken.get(kind, ())}
+        if name not in among | lost:
+            message = wording.unknown(f"`{name}`", name, sorted(among))
+            yield declared.document.problem(loc, message)
+
+
+def _named(
+    project: Project,
+) -> Iterator[tuple[Declared[Any], Sequence[str | int], str, tuple[str, ...]]]:
+    """Each name that a declaration uses: where, the name, and what kinds it may be of."""
+    limited = (
+        project.sources,
+        project.computed_traits,
+        project.audiences,
+        project.sql_traits,
+        project.destinations,
+        project.connections,
+    )
+    some: Declared[Any]
+    for some in chain.from_iterable(kind.values() for kind in limited):
+        for index, space in enumerate(some.model.spaces or ()):
+            yield some, ("spaces", index), space, ("spaces",)
+    for trait in project.sql_traits.values():
+        if trait.model.warehouse != "lake":
+            yield trait, ("warehouse",), trait.model.warehouse, ("warehouses",)
+    for connection in project.connections.values():
+        model = connection.model
+        yield connection, ("destination",), model.destination, ("destinations",)
+        if model.audience is not None:
+            yield connection, ("audience",), model.audience, ("audiences",)
+        if model.trait is not None:
+            name = model.trait.split(".")[0]
+            yield connection, ("trait",), name, ("computed_traits", "sql_traits")
+    for declared in project.spaces.values():
+        for index, name in enumerate(declared.model.sources or ()):
+            yield declared, ("sources", index), name, ("sources",)
+        for index, name in enumerate(declared.model.destinations or ()):
+            yield declared, ("destinations", index), name, ("destinations",)
+
+
+def _identity(project: Project, space: Declared[models.Space]) -> list[Problem]:
+    try:
+        space_identity(project, space.model)
+    except ValidationError as error:
+        return wording.problems(error, space.document, models.Identity, under=("identity",))
+    return []

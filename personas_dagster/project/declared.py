@@ -1,0 +1,97 @@
+"""A project as it was declared: models, and the files they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from personas_dagster.errors import Problem
+from personas_dagster.project import models
+from personas_dagster.project.lines import Document
+from personas_dagster.query import Definition
+
+M = TypeVar("M", bound=models.Model)
+
+
+@dataclass(frozen=True)
+class Declared(Generic[M]):
+    """A model and where it was declared."""
+
+    model: M
+    document: Document
+
+    @property
+    def path(self) -> Path:
+        return self.document.path
+
+    @property
+    def line(self) -> int:
+        return self.document.first_line
+
+
+@dataclass(frozen=True)
+class Project:
+    """All declarations of a project, keyed by name (sources by id, traits and audiences by key)."""
+
+    root: Path
+    identity: models.Identity = field(default_factory=models.Identity)
+    sources: Mapping[str, Declared[models.Source]] = field(default_factory=dict)
+    computed_traits: Mapping[str, Declared[models.ComputedTrait]] = field(default_factory=dict)
+    audiences: Mapping[str, Declared[models.Audience]] = field(default_factory=dict)
+    sql_traits: Mapping[str, Declared[models.SqlTrait]] = field(default_factory=dict)
+    spaces: Mapping[str, Declared[models.Space]] = field(default_factory=dict)
+    warehouses: Mapping[str, Declared[models.Warehouse]] = field(default_factory=dict)
+    destinations: Mapping[str, Declared[models.Destination]] = field(default_factory=dict)
+    connections: Mapping[str, Declared[models.Connection]] = field(default_factory=dict)
+    schedules: models.Schedules = field(default_factory=models.Schedules)
+    alerts: models.Alerts = field(default_factory=models.Alerts)
+    warnings: tuple[Problem, ...] = ()
+
+    @property
+    def default_space(self) -> str:
+        """The space that says `default: true`, else the first by name."""
+        chosen = [name for name, space in self.spaces.items() if space.model.default]
+        return (chosen or sorted(self.spaces))[0]
+
+
+def query_definitions(
+    project: Project, include: Callable[[Any], bool] = lambda model: model.enabled
+) -> list[tuple[str, Declared[Any], Definition]]:
+    """Each computed trait and audience as the query language knows it."""
+    found: list[tuple[str, Declared[Any], Definition]] = []
+    for key, trait in project.computed_traits.items():
+        model = trait.model
+        if include(model):
+            definition = Definition(
+                key=key,
+                kind="trait",
+                collection=model.collection,
+                query=model.query,
+                lookback=model.lookback,
+            )
+            found.append((key, trait, definition))
+    for key, audience in project.audiences.items():
+        one = audience.model
+        if include(one):
+            definition = Definition(
+                key=key,
+                kind="audience",
+                collection=one.collection,
+                query=one.query,
+                include_anonymous=one.include_anonymous,
+                lookback=one.lookback,
+            )
+            found.append((key, audience, definition))
+    return found
+
+
+def space_identity(project: Project, space: models.Space) -> models.Identity:
+    """The identity rules of a space: the shared file, overridden by its own, type by type."""
+    base = project.identity.model_dump(exclude_unset=True)
+    own = dict(space.identity)
+    types = own.pop("types", {})
+    if isinstance(types, Mapping):  # else the model says what is wrong
+        types = {**base.pop("types", {}), **types}
+    return models.Identity.model_validate({**base, **own, "types": types})
