@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import stamina
 
@@ -19,22 +20,26 @@ def tell(urls: Sequence[str], *, title: str, body: str) -> None:
     """
     problems = []
     for number, url in enumerate(urls, start=1):
+        place = f"alert URL {number} of sensors/alerts.yaml"
+        channel = _channel()
+        if not channel.add(url):
+            problems.append(f"{place} is none that Apprise knows; mend it")
+            continue
         try:
-            _tell_one(url, number, title=title, body=body)
-        except Unavailable as error:
-            problems.append(str(error))
+            _notify(channel, title, body)
+        except Unavailable:
+            problems.append(f"{place} did not take the alert")
     if problems:
         raise Unavailable(f"{'; '.join(problems)}; the alert was: {title}")
 
 
-@stamina.retry(on=Unavailable, attempts=_ATTEMPTS, wait_initial=0.5, wait_max=2.0)
-def _tell_one(url: str, number: int, *, title: str, body: str) -> None:
+def _channel() -> Any:
     import apprise
 
-    channel = apprise.Apprise(asset=apprise.AppriseAsset(app_id="Personas on Dagster"))
-    if not channel.add(url):
-        raise Unavailable(
-            f"alert URL {number} of sensors/alerts.yaml is none that Apprise knows; mend it"
-        )
+    return apprise.Apprise(asset=apprise.AppriseAsset(app_id="Personas on Dagster"))
+
+
+@stamina.retry(on=Unavailable, attempts=_ATTEMPTS, wait_initial=0.5, wait_max=2.0)
+def _notify(channel: Any, title: str, body: str) -> None:
     if not channel.notify(title=title, body=body):
-        raise Unavailable(f"alert URL {number} of sensors/alerts.yaml did not take the alert")
+        raise Unavailable("not taken")

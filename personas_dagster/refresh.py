@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -26,7 +26,7 @@ from personas_dagster.identity.propose import Proposal
 from personas_dagster.lake.tables import TABLES
 from personas_dagster.query import Definition
 from personas_dagster.spaces import Space
-from personas_dagster.state.registry import register
+from personas_dagster.state.registry import created, register
 from personas_dagster.state.schema import refreshes
 from personas_dagster.traits.compute import Computed, compute
 from personas_dagster.traits.custom import Promotion, refresh_custom_traits
@@ -174,12 +174,23 @@ def compute_definitions(
         return compute(
             session,
             space.lake,
-            [d for d in space.definitions if only is None or d.key in only],
+            [d for d in _dated(space) if only is None or d.key in only],
             as_of=refresh.as_of,
             refresh_id=refresh.refresh_id,
             run_id=refresh.run_id,
             audiences=space.audience_keys,
         )
+
+
+def _dated(space: Space) -> list[Definition]:
+    """The space's definitions; those without history know since when they are there."""
+    since = created(space.state) if space.keys_without_history else {}
+    return [
+        replace(one, received_after=since[one.key])
+        if one.key in space.keys_without_history
+        else one
+        for one in space.definitions
+    ]
 
 
 def note(space: Space, refresh: Refresh, **counts: Any) -> None:
@@ -198,10 +209,15 @@ def finish(space: Space, refresh: Refresh, *, now: dt.datetime) -> dict[str, int
     """Publish: from here on readers see this refresh. Returns the snapshot's versions."""
     versions = space.lake.versions()
     with space.state.begin() as connection:
-        connection.execute(
+        published = connection.execute(
             sa.update(refreshes)
-            .where(refreshes.c.refresh_id == refresh.refresh_id)
+            .where(refreshes.c.refresh_id == refresh.refresh_id, refreshes.c.status != "discarded")
             .values(status="finished", finished_at=now, versions=versions)
+        )
+    if published.rowcount != 1:
+        raise Busy(
+            f"refresh {refresh.refresh_id} lost its lease to a later one, which took back what it "
+            "wrote; nothing of it was published, run it again"
         )
     space.state.audit(
         "refresh", space.name, at=now, outcome="finished", counts={"as_of": _text(refresh.as_of)}

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr, ValidationError
 
-from personas_dagster.destinations import DESTINATIONS, open_destination
+from personas_dagster.destinations import DESTINATIONS
 from personas_dagster.engines import DuckDBEngine
 from personas_dagster.errors import PersonasError, Problem
 from personas_dagster.events import EventSettings, Landing
@@ -23,8 +23,8 @@ from personas_dagster.identity import views
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Session
 from personas_dagster.lake import DeltaLake
-from personas_dagster.project import models
-from personas_dagster.project.loader import Project, query_definitions, space_identity
+from personas_dagster.project import models, wording
+from personas_dagster.project.declared import Project, query_definitions, space_identity
 from personas_dagster.query import Definition
 from personas_dagster.state import State
 from personas_dagster.state.schema import refreshes
@@ -115,6 +115,12 @@ class Space:
             if self.has(declared.model) and declared.model.destination in self.destinations
         }
 
+    @cached_property
+    def keys_without_history(self) -> frozenset[str]:
+        """Traits and audiences that count only what was received since they were created."""
+        found = query_definitions(self.project, self.has)
+        return frozenset(key for key, one, _ in found if not one.model.include_historical)
+
     @property
     def computed_keys(self) -> list[str]:
         return [d.key for d in self.definitions if d.kind == "trait"]
@@ -167,13 +173,21 @@ def destination_problems(project: Project) -> list[Problem]:
 
     Secrets are not read: a stand-in takes their place.
     """
-    found = []
+    found: list[Problem] = []
     for declared in project.destinations.values():
+        kind, document = declared.model.type, declared.document
+        if kind not in DESTINATIONS:
+            message = wording.unknown(f"`{kind}`", kind, sorted(DESTINATIONS))
+            found.append(document.problem(("type",), message))
+            continue
         try:
-            open_destination(declared.model.type, _stand_in(declared.model.settings))
+            DESTINATIONS[kind](_stand_in(declared.model.settings))
+        except ValidationError as error:
+            found += wording.problems(
+                error, document, BaseModel, under=("settings",), with_values=False
+            )
         except PersonasError as error:
-            loc = ("settings",) if declared.model.type in DESTINATIONS else ("type",)
-            found.append(declared.document.problem(loc, str(error)))
+            found.append(document.problem(("settings",), str(error)))
     return found
 
 

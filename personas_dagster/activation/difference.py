@@ -18,38 +18,10 @@ import pyarrow as pa
 
 from personas_dagster.activation.connection import Connection, forms_of
 from personas_dagster.activation.destination import Abilities
+from personas_dagster.activation.standing import Standing
 from personas_dagster.interfaces import Session
 
 BREAKER_MEMBERS = 100
-
-# connection, profile, value: members and values now. Accounts stand for themselves in the group
-# form, and for their linked users in the others; of several accounts' traits the first counts.
-_VALUES = """
-CREATE OR REPLACE TEMP TABLE sync_values AS
-WITH found AS (
-  SELECT c.connection, m.profile_id, 'true' AS value
-  FROM sync_connections c
-  JOIN members m ON m.audience = c.key AND m.collection = c.collection
-  WHERE c.kind = 'audience'
-  UNION ALL
-  SELECT c.connection, t.profile_id, t.value
-  FROM sync_connections c
-  JOIN trait_values t ON t.class = c.kind AND t.key = c.key AND t.collection = c.collection
-  WHERE c.kind <> 'audience' AND t.value IS NOT NULL AND t.value <> 'null'
-)
-SELECT f.connection, f.profile_id, f.value, c.collection, CAST(NULL AS VARCHAR) AS account_id,
-       c.email
-FROM found f JOIN sync_connections c ON c.connection = f.connection
-WHERE c.collection = 'users' OR c.to_accounts
-UNION ALL
-SELECT f.connection, l.user_profile_id, arg_min(f.value, f.profile_id), 'users',
-       min(f.profile_id), any_value(c.email)
-FROM found f
-JOIN sync_connections c ON c.connection = f.connection
-JOIN graph_links l ON l.account_profile_id = f.profile_id
-WHERE c.collection = 'accounts' AND c.to_users
-GROUP BY f.connection, l.user_profile_id
-"""
 
 _IDENTIFIERS = """
 CREATE OR REPLACE TEMP TABLE sync_identifiers AS
@@ -119,6 +91,8 @@ WITH last AS (
   FROM ledger l
   JOIN sync_connections c
     ON c.destination = l.destination AND c.connection = l.connection AND c.key = l.key
+  WHERE l.recipient IN (
+    SELECT recipient FROM sync_recipients UNION ALL SELECT recipient FROM sync_told)
   GROUP BY l.connection, l.recipient
 )
 SELECT l.connection, l.recipient, l.row.profile_id AS profile_id, l.row.value AS value,
@@ -130,7 +104,7 @@ FROM last l LEFT JOIN graph_roots r ON r.profile_id = l.row.profile_id
 
 _DUE = """
 CREATE OR REPLACE TEMP TABLE sync_due AS
-SELECT v.connection, v.profile_id, v.collection, v.account_id, v.value,
+SELECT v.connection, v.profile_id, v.collection, v.account_id, v.value, v.mark,
        r.recipient, r.newest_type, r.newest_value,
        l.recipient IS NOT NULL AS is_recorded, coalesce(l.value = v.value, false) AS is_again,
        l.profile_id AS ledger_profile_id, l.reason AS ledger_reason, l.message_id
@@ -155,6 +129,11 @@ WITH told AS (
   SELECT l.connection, l.root_id FROM sync_ledger l
   JOIN sync_connections c ON c.connection = l.connection
   WHERE c.collection = 'accounts' AND l.value <> c.exit_value
+  UNION
+  SELECT v.connection, v.profile_id FROM sync_all v
+  JOIN sync_connections c ON c.connection = v.connection
+  ANTI JOIN sync_touched t ON t.connection = v.connection AND t.profile_id = v.profile_id
+  WHERE c.collection = 'accounts'
 )
 SELECT connection, root_id AS account_id FROM told
 UNION
@@ -192,7 +171,7 @@ SELECT d.connection, d.profile_id, d.collection, d.recipient, d.value, c.exit_va
          WHEN c.kind = 'audience' THEN 'entered'
          ELSE 'changed'
        END AS reason,
-       CASE WHEN d.is_again THEN d.message_id END AS message_id,
+       CASE WHEN d.is_again THEN d.message_id END AS message_id, d.mark,
        NOT d.is_recorded AND CASE
          WHEN k.root_id IS NULL THEN c.is_first AND NOT c.backfill
          ELSE NOT (k.is_sent AND c.resend AND d.newest_type IN (SELECT type FROM sync_matches))
@@ -211,28 +190,36 @@ CREATE OR REPLACE TEMP TABLE sync_gone AS
 SELECT l.*, c.kind, c.exit_value
 FROM sync_ledger l
 JOIN sync_connections c ON c.connection = l.connection
-ANTI JOIN sync_values v ON v.connection = l.connection AND v.profile_id = l.root_id
+ANTI JOIN sync_all v ON v.connection = l.connection AND v.profile_id = l.root_id
 WHERE CASE WHEN l.is_open
            THEN NOT (l.value = c.exit_value AND l.outcome IN ('confirmed', 'partial', 'rejected'))
            ELSE l.outcome = 'baseline' AND l.value <> c.exit_value END
 """
 
-# A recipient whose identifiers another profile that stays holds now is not told of an exit.
+# A recipient whose identifiers another profile that stays holds now is not told of an exit; then
+# the profile has not ended for good, and is looked at again.
 _EXITS = """
 INSERT INTO sync_changes
+WITH held AS (
+  SELECT g.connection, g.recipient, g.root_id
+  FROM sync_gone g
+  SEMI JOIN (
+    SELECT v.connection, r.recipient
+    FROM (SELECT * FROM sync_recipients SEMI JOIN sync_gone USING (recipient)) r
+    JOIN sync_values v ON v.profile_id = r.profile_id AND v.email = r.emails
+  ) w ON w.connection = g.connection AND w.recipient = g.recipient
+)
 SELECT g.connection, g.root_id,
        CASE WHEN starts_with(g.recipient, '{"group_id":') THEN 'accounts' ELSE 'users' END,
        g.recipient, g.exit_value, g.exit_value,
        CASE WHEN g.value = g.exit_value THEN g.reason
             WHEN g.kind = 'audience' THEN 'exited' ELSE 'changed' END,
        CASE WHEN g.value = g.exit_value THEN g.message_id END,
+       CASE WHEN (g.connection, g.root_id) NOT IN (SELECT (connection, root_id) FROM held) THEN 0
+            END,
        NOT g.is_open
 FROM sync_gone g
-ANTI JOIN (
-  SELECT v.connection, r.recipient
-  FROM (SELECT * FROM sync_recipients SEMI JOIN sync_gone USING (recipient)) r
-  JOIN sync_values v ON v.profile_id = r.profile_id AND v.email = r.emails
-) w ON w.connection = g.connection AND w.recipient = g.recipient
+ANTI JOIN held w ON w.connection = g.connection AND w.recipient = g.recipient
 """
 
 _DUE_COUNTS = """
@@ -248,15 +235,19 @@ SELECT v.connection, count(*) AS n,
 FROM sync_values v
 ANTI JOIN sync_recipients r ON r.profile_id = v.profile_id AND r.emails = v.email
 LEFT JOIN (
-  SELECT DISTINCT profile_id FROM graph_identifiers WHERE type = 'anonymous_id'
+  SELECT DISTINCT profile_id FROM graph_identifiers
+  WHERE type = 'anonymous_id' AND profile_id IN (SELECT profile_id FROM sync_values)
 ) a ON a.profile_id = v.profile_id
 GROUP BY ALL ORDER BY ALL
 """
 
+# Of the profiles that were looked at: those that were told before, and those that change.
 _SIZES = """
 WITH before AS (
   SELECT DISTINCT l.connection, l.root_id AS profile_id
-  FROM sync_ledger l JOIN sync_connections c ON c.connection = l.connection
+  FROM sync_ledger l
+  JOIN sync_connections c ON c.connection = l.connection
+  SEMI JOIN sync_touched t ON t.connection = l.connection AND t.profile_id = l.root_id
   WHERE l.value <> c.exit_value AND l.outcome <> 'rejected'
 ),
 moved AS (
@@ -264,7 +255,6 @@ moved AS (
 )
 SELECT c.connection,
        (SELECT count(*) FROM before b WHERE b.connection = c.connection) AS before,
-       (SELECT count(*) FROM sync_values v WHERE v.connection = c.connection) AS now,
        (SELECT count(*) FROM moved m
         LEFT JOIN before b ON b.connection = m.connection AND b.profile_id = m.profile_id
         WHERE m.connection = c.connection AND m.is_exit = (b.profile_id IS NOT NULL)) AS changed
@@ -300,7 +290,7 @@ WITH sponsors AS (
   GROUP BY l.account_profile_id
 )
 SELECT s.connection, s.profile_id, s.collection, s.recipient, s.value, s.reason, s.message_id,
-       e.traits, u.user_id
+       s.mark, e.traits, u.user_id
 FROM sync_changes s
 LEFT JOIN sync_enriched e ON e.connection = s.connection AND e.profile_id = s.profile_id
 LEFT JOIN sponsors u ON u.profile_id = s.profile_id AND s.collection = 'accounts'
@@ -308,12 +298,16 @@ WHERE NOT s.is_silent AND s.connection NOT IN (SELECT connection FROM sync_held)
 ORDER BY s.connection, s.profile_id, s.recipient
 """
 
+# What goes along with rows that are sent says nothing of those.
 _SILENT = """
 SELECT c.destination, s.connection, c.key, s.profile_id, s.recipient, s.value, s.reason,
        'baseline' AS outcome, CAST(NULL AS VARCHAR) AS detail, CAST(NULL AS VARCHAR) AS message_id,
        CAST(? AS BIGINT) AS refresh_id, CAST(? AS BIGINT) AS sync_id,
-       CAST(? AS TIMESTAMPTZ) AS confirmed_at
+       CAST(? AS TIMESTAMPTZ) AS confirmed_at,
+       CASE WHEN o.profile_id IS NULL THEN s.mark END AS mark
 FROM sync_changes s JOIN sync_connections c ON c.connection = s.connection
+LEFT JOIN (SELECT DISTINCT connection, profile_id FROM sync_changes WHERE NOT is_silent) o
+  ON o.connection = s.connection AND o.profile_id = s.profile_id
 WHERE s.is_silent AND s.connection NOT IN (SELECT connection FROM sync_held)
 """
 
@@ -347,7 +341,10 @@ class Difference:
         session.register("sync_connections", _connections(connections, abilities, first))
         session.register("sync_matches", _matches(abilities))
         session.register("sync_enrich", _enrich(connections, abilities))
-        for statement in (_VALUES, _IDENTIFIERS, _RECIPIENTS, _LEDGER, _DUE, _KNOWN, _LINKED):
+        standing = self._standing = Standing(
+            session, dated=any(c.email != "all" for c in connections)
+        )
+        for statement in (_IDENTIFIERS, _RECIPIENTS, _LEDGER, _DUE, _KNOWN, _LINKED):
             session.run(statement)
         if session.fetch(_JOINED).column("n")[0].as_py():
             session.view("sync_origins", "identifiers")
@@ -362,9 +359,14 @@ class Difference:
         for row in session.fetch(_NOT_SENDABLE).to_pylist():
             self.not_sendable[row["connection"]][row["reason"]] = row["n"]
         self.sizes = {
-            row["connection"]: Size(row["before"], row["now"], row["changed"])
+            row["connection"]: Size(
+                standing.standing[row["connection"]] + row["before"],
+                standing.members[row["connection"]],
+                row["changed"],
+            )
             for row in session.fetch(_SIZES).to_pylist()
         }
+        self.notes = standing.note()
 
     def hold(self, connections: Sequence[str]) -> None:
         """Leave these connections out of what `changes` and `silent` return."""
@@ -385,6 +387,10 @@ class Difference:
     def silent(self, *, refresh_id: int, sync_id: int, at: dt.datetime) -> pa.RecordBatchReader:
         """Rows for the ledger that are not sent, such as values older than the connection."""
         return self._session.stream(_SILENT, [refresh_id, sync_id, at])
+
+    def noted(self, *, refresh_id: int, sync_id: int, at: dt.datetime) -> pa.RecordBatchReader:
+        """Rows for the ledger about profiles that moved, with nothing due to them."""
+        return self._standing.notes(refresh_id=refresh_id, sync_id=sync_id, at=at)
 
 
 def reason_to_hold(connection: Connection, size: Size) -> str | None:
@@ -419,6 +425,7 @@ def _connections(
             "kind": [str(c.kind) for c in connections],
             "collection": [str(c.collection) for c in connections],
             "email": [str(c.email) for c in connections],
+            "seed": [_seed(c, abilities) for c in connections],
             "exit_value": [c.exit_value for c in connections],
             "is_first": [c.name in first for c in connections],
             "backfill": [c.backfill and abilities.takes_historical for c in connections],
@@ -429,12 +436,24 @@ def _connections(
     )
 
 
-def _matches(abilities: Abilities) -> pa.Table:
+def _seed(connection: Connection, abilities: Abilities) -> str:
+    """What recipients depend on besides identifiers; another seed has all of them built anew."""
+    known = (connection.kind, connection.email, *_matched(abilities))
+    return "/".join(("1", *known))
+
+
+def _matched(abilities: Abilities) -> list[str]:
+    """Identifier types that the tool knows people by: a user id first, an anonymous one last."""
     types = [t for t in abilities.matches_on if t != "user_id"]
     if "user_id" in abilities.matches_on:
         types.insert(0, "user_id")
     if abilities.takes_anonymous and "anonymous_id" not in types:
         types.append("anonymous_id")
+    return types
+
+
+def _matches(abilities: Abilities) -> pa.Table:
+    types = _matched(abilities)
     return pa.table(
         {
             "collection": [*("users" for _ in types), "accounts"],

@@ -35,6 +35,7 @@ class Change:
     message_id: str
     traits: str | None = None
     user_id: str | None = None
+    mark: int | None = None  # of the profile, for the ledger; see `standing.py`
 
 
 def read_changes(data: Data, refresh_id: int) -> Iterator[Change]:

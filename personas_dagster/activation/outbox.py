@@ -106,7 +106,9 @@ class Outbox:
 
     def intend(self, sync_id: int, key: str, refresh_id: int, changes: Sequence[Change]) -> int:
         """Write down what is about to be sent: one connection's batch."""
-        rows = [[c.profile_id, c.recipient, c.value, c.reason, c.message_id] for c in changes]
+        rows = [
+            [c.profile_id, c.recipient, c.value, c.reason, c.message_id, c.mark] for c in changes
+        ]
         with self._state.begin() as connection:
             row = connection.execute(
                 sa.insert(intents).values(
@@ -182,7 +184,7 @@ def _ledger_rows(intent: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for row, (outcome, detail) in zip(told["rows"], outcomes, strict=True):
         if outcome == "not_taken":
             continue
-        profile_id, recipient, value, reason, message_id = row
+        profile_id, recipient, value, reason, message_id, mark = row
         yield {
             "destination": intent["destination"],
             "connection": intent["connection"],
@@ -197,4 +199,5 @@ def _ledger_rows(intent: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "refresh_id": told["refresh_id"],
             "sync_id": intent["sync_id"],
             "confirmed_at": at,
+            "mark": mark,
         }

@@ -21,6 +21,7 @@ from personas_dagster.activation.outbox import Outbox, Settled
 from personas_dagster.activation.pace import Limiter, SharedPace, SlidingWindow
 from personas_dagster.activation.report import ConnectionReport, SyncReport
 from personas_dagster.activation.retries import Retries
+from personas_dagster.activation.standing import NOTE_FROM
 from personas_dagster.errors import PersonasError, Unauthorized
 from personas_dagster.interfaces import Engine, Lake, Session
 from personas_dagster.state.store import State
@@ -144,6 +145,9 @@ class _Job:
         if difference.silent_rows:
             silent = difference.silent(refresh_id=self.refresh_id, sync_id=sync_id, at=self.now())
             lake.append("ledger", silent)
+        if difference.notes >= NOTE_FROM:
+            noted = difference.noted(refresh_id=self.refresh_id, sync_id=sync_id, at=self.now())
+            lake.append("ledger", noted)
         # their past is in the ledger now, whatever becomes of the rest
         historical = self.destination.abilities.takes_historical
         kept_back = [c.name for c in self.connections if not (c.backfill and historical)]

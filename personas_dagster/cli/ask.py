@@ -28,23 +28,23 @@ from personas_dagster.refresh import floor_hour
 class Format(StrEnum):
     """How `query` answers."""
 
-    jsonl = "jsonl"
-    count = "count"
-    sql = "sql"
-    explain = "explain"
+    JSONL = "jsonl"
+    COUNT = "count"
+    SQL = "sql"
+    EXPLAIN = "explain"
 
 
 class Collection(StrEnum):
     """What profiles are of."""
 
-    users = "users"
-    accounts = "accounts"
+    USERS = "users"
+    ACCOUNTS = "accounts"
 
 
 class Layout(StrEnum):
     """How a CSV is laid out."""
 
-    unformatted = "unformatted"
+    UNFORMATTED = "unformatted"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -67,9 +67,9 @@ def query(
     ] = None,
     as_of: AsOfOption = None,
     collection: Annotated[Collection, typer.Option(help="Of users or accounts.")] = (
-        Collection.users
+        Collection.USERS
     ),
-    format: Annotated[Format, typer.Option(help="How to answer.")] = Format.jsonl,
+    format: Annotated[Format, typer.Option(help="How to answer.")] = Format.JSONL,
     include_anonymous: Annotated[
         bool, typer.Option(help="Also profiles that hold an anonymous id only.")
     ] = True,
@@ -88,15 +88,15 @@ def query(
     texts = [text] if text is not None else _lines(file)
     at = instant(as_of) or floor_hour(dt.datetime.now(dt.UTC))
     asked = asking.ask(texts, collection=collection.value, include_anonymous=include_anonymous)
-    if format is Format.sql:
+    if format is Format.SQL:
         sys.stdout.write(asking.sql(shell.space, asked, as_of=at) + "\n")
         return
-    if format is Format.explain:
+    if format is Format.EXPLAIN:
         for row in asking.explain(shell.space, asked, as_of=at):
             emit(row)
         return
     with shell.working("evaluating"), asking.answers(shell.space, asked, as_of=at) as session:
-        if format is Format.count:
+        if format is Format.COUNT:
             for row in asking.counts(session, asked):
                 emit(row if file else {"count": row["count"]})
             return
@@ -147,7 +147,7 @@ def identity_export(
 def export_audience(
     key: Annotated[str, typer.Argument(help="The audience's key.")],
     out: Annotated[Path, typer.Option(help="The CSV file to write.")],
-    format: Annotated[Layout, typer.Option(help="The columns.")] = Layout.unformatted,
+    format: Annotated[Layout, typer.Option(help="The columns.")] = Layout.UNFORMATTED,
     project: ProjectOption = Path(),
     space: SpaceOption = None,
     quiet: QuietOption = False,

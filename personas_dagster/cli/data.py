@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
@@ -60,11 +61,18 @@ def ingest(
                 task, description=f"taking in {len(landed)} files: {done:,} messages"
             ),
         )
-    emit(report.as_json())
+    emit({**report.as_json(), "received_dates": _span(report.received_dates)})
     for name, reason in sorted(report.damaged.items()):
         shell.say(f"damaged: {name}: {reason}; what could be read was loaded")
     if report.rejected:
         shell.say(f"{report.rejected} rejected: see the table rejected_events for each one")
+
+
+def _span(dates: Mapping[dt.date, int]) -> dict[str, Any] | None:
+    """The partitions that were touched: the first, the last, how many."""
+    if not dates:
+        return None
+    return {"from": min(dates), "to": max(dates), "days": len(dates)}
 
 
 def refresh(

@@ -21,7 +21,8 @@ from personas_dagster.cli.shell import (
     VerboseOption,
 )
 from personas_dagster.errors import DefinitionError, PersonasError
-from personas_dagster.spaces import destination_problems
+from personas_dagster.project.loader import read_project
+from personas_dagster.spaces import destination_problems, open_space
 
 
 def add_to(app: typer.Typer) -> None:
@@ -78,10 +79,11 @@ def check(
     Example: personas check --project shop
     """
     shell = Shell(project, space, quiet, verbose)
-    found = shell.project
-    problems = destination_problems(found)
+    found, problems = read_project(shell.root)
+    problems += destination_problems(found)
     if problems:
         raise DefinitionError(problems)
+    open_space(found, space)
     for warning in found.warnings:
         shell.say(f"warning: {warning}")
     parts = {

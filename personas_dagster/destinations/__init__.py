@@ -12,12 +12,22 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from personas_dagster.activation.destination import Destination
-from personas_dagster.destinations import webhook
+from personas_dagster.destinations.braze import open_braze
+from personas_dagster.destinations.customerio import open_customerio
+from personas_dagster.destinations.iterable import open_iterable
+from personas_dagster.destinations.iterable_lists import open_iterable_lists
+from personas_dagster.destinations.webhook import open_webhook
 from personas_dagster.errors import PersonasError
 
 Factory = Callable[[Mapping[str, Any]], Destination]
 
-DESTINATIONS: dict[str, Factory] = {"webhook": webhook.open_webhook}
+DESTINATIONS: dict[str, Factory] = {
+    "braze": open_braze,
+    "customerio": open_customerio,
+    "iterable": open_iterable,
+    "iterable_lists": open_iterable_lists,
+    "webhook": open_webhook,
+}
 
 
 def open_destination(

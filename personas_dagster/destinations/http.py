@@ -9,8 +9,10 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import re
+import ssl
 from collections.abc import Iterable
 from email.utils import parsedate_to_datetime
+from functools import cache
 from urllib.parse import urlsplit
 
 import httpx
@@ -67,7 +69,15 @@ def open_client(*, timeout: float, connections: int) -> httpx.AsyncClient:
     for name in ("httpx", "httpcore"):  # both log URLs, which may be secret
         logging.getLogger(name).setLevel(logging.WARNING)
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    return httpx.AsyncClient(timeout=httpx.Timeout(timeout), limits=limits, follow_redirects=False)
+    return httpx.AsyncClient(
+        timeout=httpx.Timeout(timeout), limits=limits, follow_redirects=False, verify=_trusted()
+    )
+
+
+@cache
+def _trusted() -> ssl.SSLContext:
+    """The authorities that are trusted; reading them takes longer than opening a client."""
+    return httpx.create_ssl_context()
 
 
 def from_exception(error: Exception, masks: Masks) -> DeliveryError:
@@ -111,6 +121,16 @@ def retry_after(headers: httpx.Headers, name: str = "retry-after") -> float | No
     except (KeyError, ValueError):
         return None
     return max(0.0, (_utc(until) - _utc(since)).total_seconds())
+
+
+def until_reset(headers: httpx.Headers, name: str) -> float | None:
+    """Seconds until an instant (Unix seconds) in a header, measured from the answer's own date."""
+    try:
+        until = float(headers[name])
+        since = _utc(parsedate_to_datetime(headers["date"])).timestamp()
+    except (KeyError, ValueError):
+        return None
+    return max(0.0, until - since)
 
 
 def _utc(instant: dt.datetime) -> dt.datetime:

@@ -13,25 +13,19 @@ from personas_dagster.interfaces import Lake, Session
 _MANY_FILES = 12
 
 _RESOLVED = """
-SELECT r.event, m.profile_id, r.timestamp, r.received_at, r.message_id, r.type, m.account_id,
-       r.source_id, r.properties, r.traits, r.context, $1::BIGINT AS load_id,
-       strftime(r.timestamp, '%Y-%m') AS month
-FROM raw_events r JOIN candidate_message_profiles m USING (message_id)
-WHERE r.load_id > $2 AND r.load_id <= $3
-ORDER BY month, r.event, m.profile_id, r.timestamp, r.message_id
+SELECT event, profile_id, timestamp, received_at, message_id, type, account_id, source_id,
+       properties, traits, context, $1::BIGINT AS load_id, strftime(timestamp, '%Y-%m') AS month
+FROM resolved_messages
+ORDER BY month, event, profile_id, timestamp, message_id
 """
 _MONTH = """
 SELECT * FROM events WHERE month = $1 ORDER BY event, profile_id, timestamp, message_id
 """
 
 
-def append_resolved(
-    session: Session, lake: Lake, *, load_id: int, after_load: int, through_load: int
-) -> int:
-    """Append the messages of the raw loads in (after_load, through_load], once per load id."""
-    session.view("raw_events")
-    session.view("candidate_message_profiles")
-    reader = session.stream(_RESOLVED, [load_id, after_load, through_load])
+def append_resolved(session: Session, lake: Lake, *, load_id: int) -> int:
+    """Append the session's `resolved_messages` (identity/assignment.py), once per load id."""
+    reader = session.stream(_RESOLVED, [load_id])
     return lake.append("events", reader, once=("identity", load_id))
 
 

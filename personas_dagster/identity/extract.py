@@ -1,191 +1,216 @@
-"""External IDs out of messages, as one SQL pass over a load.
+"""External IDs out of messages: what of a message decides which identifiers it names.
 
-Leaves a table `load_ids(seq, collection, type, value, place)` in the session: the identifiers
-of each message of `load_messages`, normalised, with the place they were read from (the order
-of appearance within a type). Blocking is not decided here.
+`combinations` is the SQL that reads a message's identifiers as they stand there: the common ones
+in columns of their own (`PLAIN`), all others as JSON text in `others`. Messages with the same
+columns name the same identifiers, so everything later works on distinct combinations.
+`normalise` is what makes identifiers of what was read. Blocking is not decided here.
 """
 
 from __future__ import annotations
 
+import json
 import re
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Session
 
+# Column, type and collection, in the order in which a message is read.
+PLAIN = (
+    ("user_id", "user_id", "users"),
+    ("anonymous_id", "anonymous_id", "users"),
+    ("email_trait", "email", "users"),
+    ("email_context", "email", "users"),
+    ("email_property", "email", "users"),
+    ("group_id", "group_id", "accounts"),
+)
+KEY = (*(column for column, _, _ in PLAIN), "others")
+
+
 # What Python's str.strip removes.
-_SPACE = "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680" + "".join(
+SPACE = "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680" + "".join(
     map(chr, [*range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000])
 )
 
 # JSON strings as they are, numbers in their shortest form, anything else is no identifier.
-_MACROS = """
+_ID_TEXT = """
 CREATE OR REPLACE TEMP MACRO id_text(j) AS CASE json_type(j)
     WHEN 'VARCHAR' THEN j ->> '$'
     WHEN 'BIGINT' THEN j ->> '$'
     WHEN 'UBIGINT' THEN j ->> '$'
-    WHEN 'HUGEINT' THEN j ->> '$'
     WHEN 'DOUBLE' THEN CASE
-        WHEN abs((j ->> '$')::DOUBLE) < 9007199254740992
-             AND (j ->> '$')::DOUBLE = floor((j ->> '$')::DOUBLE)
-        THEN ((j ->> '$')::DOUBLE)::BIGINT::VARCHAR
-        ELSE ((j ->> '$')::DOUBLE)::VARCHAR END
+        WHEN regexp_full_match(j ->> '$', '-?[0-9]+') THEN j ->> '$'
+        WHEN abs((j ->> '$')::DOUBLE) < 1e38
+             AND (j ->> '$')::DOUBLE = trunc((j ->> '$')::DOUBLE)
+        THEN ((j ->> '$')::DOUBLE)::HUGEINT::VARCHAR
+        ELSE j ->> '$' END
 END
 """
-
-_DEVICE = """
-SELECT seq, 'users' AS collection, platform || kind AS type, id_text(j) AS value, place
-FROM (
-    SELECT seq, lower(context ->> '$.device.type') || '.' AS platform, unnest([
-        {'kind': 'id', 'j': context -> '$.device.id', 'place': 20},
-        {'kind': 'idfa', 'j': CASE WHEN (context -> '$.device.adTrackingEnabled') = 'true'
-                              THEN context -> '$.device.advertisingId' END, 'place': 21},
-        {'kind': 'push_token', 'j': context -> '$.device.token', 'place': 22}
-    ], recursive := true)
-    FROM load_messages
-    WHERE context LIKE '%"device"%'
-      AND lower(context ->> '$.device.type') IN ('android', 'ios')
-)
-"""
-
-_PLAIN = """
-SELECT seq, 'users' AS collection, 'user_id' AS type, user_id AS value, 1 AS place
-FROM load_messages WHERE user_id IS NOT NULL
-UNION ALL
-SELECT seq, 'users', 'anonymous_id', anonymous_id, 2
-FROM load_messages WHERE anonymous_id IS NOT NULL
-UNION ALL
-SELECT seq, 'accounts', 'group_id', group_id, 3
-FROM load_messages WHERE group_id IS NOT NULL
-UNION ALL
-SELECT seq, 'users', 'email', id_text(traits -> '$.email'), 10
-FROM load_messages WHERE type = 'identify' AND traits LIKE '%"email"%'
-UNION ALL
-SELECT seq, 'users', 'email', id_text(context -> '$.traits.email'), 11
-FROM load_messages WHERE context LIKE '%"email"%'
-UNION ALL
-SELECT seq, 'users', 'email', id_text(properties -> '$.email'), 12
-FROM load_messages WHERE properties LIKE '%"email"%'
-UNION ALL
-SELECT seq, 'users', 'ga_client_id',
-       id_text(context -> '$.integrations."Google Analytics".clientId'), 30
-FROM load_messages WHERE context LIKE '%"Google Analytics"%'
-UNION ALL
-SELECT seq, 'users', 'braze_id', id_text(context -> '$.Braze.braze_id'), 31
-FROM load_messages WHERE context LIKE '%"braze_id"%'
-"""
-
-_CROSS_DOMAIN = """
-SELECT seq, 'users' AS collection, 'cross_domain_id' AS type, id_text(j) AS value, place
-FROM (
-    SELECT seq, unnest([
-        {'j': context -> '$.traits.crossDomainId', 'place': 40},
-        {'j': traits -> '$.crossDomainId', 'place': 41}
-    ], recursive := true)
-    FROM load_messages
-    WHERE context LIKE '%"crossDomainId"%' OR traits LIKE '%"crossDomainId"%'
-)
-"""
-
 _EXTERNAL = """
-SELECT seq, CASE collection WHEN 'accounts' THEN 'accounts' ELSE 'users' END AS collection,
-       type, id_text(id) AS value, 100 + place AS place
-FROM (
-    SELECT seq, unnest(entries, recursive := true),
-           generate_subscripts(entries, 1) AS place
-    FROM (
-        SELECT seq, from_json(context -> '$.externalIds',
-            '[{"id":"JSON","type":"VARCHAR","collection":"VARCHAR","encoding":"VARCHAR"}]'
-        ) AS entries
-        FROM load_messages
-        WHERE context LIKE '%"externalIds"%'
-          AND json_type(context -> '$.externalIds') = 'ARRAY'
+[{'collection': CASE one.collection WHEN 'accounts' THEN 'accounts' ELSE 'users' END,
+  'type': one.type, 'value': id_text(one.id), 'place': 1000 + spot}
+ FOR one, spot IN CASE WHEN json_type(context -> '$.externalIds') = 'ARRAY'
+    THEN from_json(context -> '$.externalIds',
+        '[{"id":"JSON","type":"VARCHAR","collection":"VARCHAR","encoding":"VARCHAR"}]') END
+ IF one.type <> '' AND coalesce(one.encoding, 'none') = 'none']
+"""
+_BEFORE_KEYS = 1_000_000
+
+
+def prepare_extraction(session: Session) -> None:
+    """Make the macro that `combinations` uses."""
+    session.run(_ID_TEXT)
+
+
+def combinations(rules: IdentityRules) -> dict[str, str]:
+    """`KEY`'s columns, as SQL over the columns of `raw_events`, for these rules."""
+    plain = {
+        "user_id": "user_id",
+        "anonymous_id": "anonymous_id",
+        "email_trait": _read("traits", "$.email", "email", "type = 'identify'"),
+        "email_context": _read("context", "$.traits.email", "email"),
+        "email_property": _read("properties", "$.email", "email"),
+        "group_id": "group_id",
+    }
+    others = _others(rules)
+    if rules.alias != "merge":
+        # An alias joins nothing: it names its userId alone, or its anonymousId without one.
+        names_user = f"coalesce(trim(user_id, {_quoted(SPACE)}), '') <> ''"
+        plain["anonymous_id"] = (
+            f"CASE WHEN type = 'alias' AND {names_user} THEN NULL ELSE anonymous_id END"
+        )
+        for column in ("email_context", "email_property"):
+            plain[column] = f"CASE WHEN type <> 'alias' THEN {plain[column]} END"
+        others = f"CASE WHEN type <> 'alias' THEN {others} END"
+    return {**plain, "others": others}
+
+
+def _read(column: str, path: str, key: str, when: str = "true") -> str:
+    return (
+        f"CASE WHEN {when} AND contains({column}, '\"{key}\"') "
+        f"THEN id_text({column} -> {_quoted(path)}) END"
     )
-)
-WHERE type IS NOT NULL AND type <> '' AND coalesce(encoding, 'none') = 'none'
-"""
-
-# `$1` is the type, `$2` a JSON pointer into traits and properties, `$3` into context, `$4` a
-# place. A group's traits describe the account, so they name no person.
-_NAMED_KEY = """
-SELECT seq, 'users' AS collection, $1 AS type, id_text(j) AS value, place
-FROM (
-    SELECT seq, unnest([
-        {'j': CASE WHEN type <> 'group' THEN json_extract(traits, $2) END, 'place': $4},
-        {'j': json_extract(context, $3), 'place': $4 + 1},
-        {'j': json_extract(properties, $2), 'place': $4 + 2}
-    ], recursive := true)
-    FROM load_messages
-)
-"""
-
-_PREVIOUS = """
-SELECT seq, 'users' AS collection,
-       CASE WHEN EXISTS (SELECT 1 FROM known_user_ids k WHERE k.value = previous_id)
-            THEN 'user_id' ELSE 'anonymous_id' END AS type,
-       previous_id AS value, 50 AS place
-FROM load_messages WHERE type = 'alias' AND previous_id IS NOT NULL
-"""
 
 
-def extract(session: Session, rules: IdentityRules) -> None:
-    """Create `load_ids` from `load_messages`. With `alias: merge` in the rules, the session
-    must also have `known_user_ids(value)`.
-    """
-    session.run(_MACROS)
-    session.run(
-        "CREATE OR REPLACE TEMP TABLE found_ids"
-        "(seq BIGINT, collection VARCHAR, type VARCHAR, value VARCHAR, place INTEGER)"
-    )
-    parts = [_PLAIN, _DEVICE, _EXTERNAL]
+def _others(rules: IdentityRules) -> str:
+    """The identifiers that few messages have, as JSON text; NULL where there is none."""
+    parts: list[tuple[str, str]] = [(_has("context", "device"), _device())]
+    google = """$.integrations."Google Analytics".clientId"""
+    parts.append((_has("context", "Google Analytics"), _one("ga_client_id", "context", google, 30)))
+    parts.append((_has("context", "braze_id"), _one("braze_id", "context", "$.Braze.braze_id", 31)))
     if rules.cross_domain_id:
-        parts.append(_CROSS_DOMAIN)
+        key = "crossDomainId"
+        cross = _one("cross_domain_id", "context", f"$.traits.{key}", 40)
+        parts.append((_has("context", key), cross))
+        cross = _one("cross_domain_id", "traits", f"$.{key}", 41)
+        parts.append((f"type <> 'group' AND {_has('traits', key)}", cross))
     if rules.alias == "merge":
-        parts.append(_PREVIOUS)
-    for part in parts:
-        session.run("INSERT INTO found_ids " + part)
-    place = 200
+        previous = "[{'collection': 'users', 'type': '', 'value': previous_id, "
+        parts.append(("type = 'alias'", previous + "'place': 50}]"))
+    parts.append((_has("context", "externalIds"), _EXTERNAL))
+    place = _BEFORE_KEYS
     for kind, keys in rules.keys.items():
-        for key in (spelling for name in keys for spelling in _spellings(name)):
+        for key in dict.fromkeys(spelling for name in keys for spelling in _spellings(name)):
             pointer = "/" + key.replace("~", "~0").replace("/", "~1")
-            session.run(
-                "INSERT INTO found_ids " + _NAMED_KEY, [kind, pointer, "/traits" + pointer, place]
-            )
-            place += 3
-    session.run(_NORMALISE, [_SPACE])
-    _lower_beyond_ascii(session)
+            for column, path, when in (
+                # A group's traits describe the account, so they name no person.
+                ("traits", pointer, "type <> 'group' AND "),
+                ("context", "/traits" + pointer, ""),
+                ("properties", pointer, ""),
+            ):
+                parts.append((when + _has(column, key), _one(kind, column, path, place)))
+                place += 1
+    lists = [f"CASE WHEN {when} THEN {text} ELSE [] END" for when, text in parts]
+    found = f"[x FOR x IN {' || '.join(lists)} IF x.value IS NOT NULL]"
+    any_part = " OR ".join(f"({when})" for when in dict.fromkeys(when for when, _ in parts))
+    return f"CASE WHEN {any_part} THEN nullif(to_json({found})::VARCHAR, '[]') END"
 
 
-_NORMALISE = """
-CREATE OR REPLACE TEMP TABLE load_ids AS
-SELECT seq, collection, type,
-       CASE WHEN type = 'email' THEN lower(trim(value, $1)) ELSE trim(value, $1) END AS value,
-       min(place)::INTEGER AS place,
-       any_value(CASE WHEN type = 'email' AND length(value) <> strlen(value)
-                      THEN trim(value, $1) END) AS unlowered
-FROM found_ids
-WHERE value IS NOT NULL AND trim(value, $1) <> ''
-GROUP BY ALL
-"""
+def _device() -> str:
+    tracked = "(context -> '$.device.adTrackingEnabled') = 'true'"
+    platform = "lower(context ->> '$.device.type')"
+    entries = ", ".join(
+        f"{{'collection': 'users', 'type': {platform} || '.{kind}', 'value': {text}, "
+        f"'place': {place}}}"
+        for kind, text, place in (
+            ("id", "id_text(context -> '$.device.id')", 20),
+            (
+                "idfa",
+                f"CASE WHEN {tracked} THEN id_text(context -> '$.device.advertisingId') END",
+                21,
+            ),
+            ("push_token", "id_text(context -> '$.device.token')", 22),
+        )
+    )
+    return f"CASE WHEN {platform} IN ('android', 'ios') THEN [{entries}] ELSE [] END"
 
 
-def _lower_beyond_ascii(session: Session) -> None:
-    """Lower-case as Python does where SQL engines differ; only e-mails beyond ASCII come here."""
-    found = session.fetch("SELECT DISTINCT unlowered FROM load_ids WHERE unlowered IS NOT NULL")
-    if found.num_rows == 0:
-        return
-    for before in found.column(0).to_pylist():
-        session.run("UPDATE load_ids SET value = $1 WHERE unlowered = $2", [before.lower(), before])
+def _one(kind: str, column: str, path: str, place: int) -> str:
+    return (
+        f"[{{'collection': 'users', 'type': {_quoted(kind)}, "
+        f"'value': id_text({column} -> {_quoted(path)}), 'place': {place}}}]"
+    )
+
+
+def _has(column: str, key: str) -> str:
+    """A cheap test that lets every row with the key pass, as JSON text writes it."""
+    inner = json_text(key)
+    return f"coalesce(contains({column}, {_quoted(inner)}), false)"
+
+
+def json_text(text: str) -> str:
+    """Text as it stands in JSON between quotes, quotes included."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def others_of(session: Session, texts: pa.Array) -> pa.Table:
+    """The entries in the `others` of combinations: combination, collection, type, value, place."""
+    where = pc.is_valid(texts)
+    numbers = pa.array(range(len(texts)), pa.int64()).filter(where)
+    session.register("other_texts", pa.table({"combination": numbers, "j": texts.filter(where)}))
+    return session.fetch(
+        "SELECT combination, CASE WHEN type = 'group_id' THEN 'accounts' ELSE collection END "
+        "AS collection, type, value, place FROM ("
+        "SELECT combination, unnest(from_json(j, '[{\"collection\":\"VARCHAR\",\"type\":"
+        '"VARCHAR","value":"VARCHAR","place":"INTEGER"}]\'), recursive := true) '
+        "FROM other_texts)"
+    )
+
+
+def normalise(kind: str, values: pa.Array) -> pa.Array:
+    """Identifier values of one type as they are compared; null where nothing is left."""
+    values = pc.utf8_trim(values, characters=SPACE)
+    if kind == "email":
+        values = _lower(values)
+    return pc.if_else(pc.equal(pc.binary_length(values), 0), None, values)
+
+
+def _lower(values: pa.Array) -> pa.Array:
+    """Lower case as Python has it, which differs from SQL engines beyond ASCII."""
+    beyond = pc.not_equal(pc.utf8_length(values), pc.binary_length(values))
+    lowered = pc.ascii_lower(values)
+    if not pc.any(beyond).as_py():
+        return lowered
+    replaced = [value.lower() for value in values.filter(beyond).to_pylist()]
+    return pc.replace_with_mask(lowered, pc.fill_null(beyond, False), pa.array(replaced))
 
 
 def _spellings(key: str) -> list[str]:
-    """A key as snake_case and as camelCase.
+    """A key as it is, as snake_case and as camelCase.
 
     >>> _spellings("phone_number")
     ['phone_number', 'phoneNumber']
     >>> _spellings("loyaltyId")
     ['loyaltyId', 'loyalty_id']
+    >>> _spellings("userID")
+    ['userID', 'user_id', 'userId']
     """
-    snake = re.sub(r"(?<=[a-z0-9])([A-Z])", lambda match: "_" + match.group(1).lower(), key)
-    head, *tail = snake.split("_")
-    camel = head + "".join(part[:1].upper() + part[1:] for part in tail)
-    return [key, *(other for other in (snake, camel) if other != key)]
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", key).lower()
+    camel = re.sub(r"(?<=[A-Za-z0-9])_([a-z0-9])", lambda found: found[1].upper(), snake)
+    return list(dict.fromkeys([key, snake, camel]))

@@ -141,10 +141,18 @@ SELECT type || ':' || value AS sample FROM (
 ) GROUP BY collection, type, value HAVING count(*) > 1 ORDER BY ALL
 """
 _MISSING = """
-SELECT message_id AS sample FROM candidate_message_profiles m
-WHERE (m.profile_id IS NOT NULL AND m.profile_id NOT IN (SELECT profile_id FROM after_profiles))
-   OR (m.account_id IS NOT NULL AND m.account_id NOT IN (SELECT profile_id FROM after_profiles))
-ORDER BY ALL
+WITH named AS (
+    SELECT profile_id, coalesce('user_id:' || user_id, 'anonymous_id:' || anonymous_id,
+        'email:' || coalesce(email_trait, email_context, email_property), others) AS sample
+    FROM candidate_combinations
+    UNION ALL
+    SELECT account_id, coalesce('group_id:' || group_id, others) FROM candidate_combinations
+    UNION ALL
+    SELECT unnest([profile_id, account_id]), 'line ' || line || ' of file ' || file_id
+    FROM candidate_message_profiles
+)
+SELECT DISTINCT sample FROM named n ANTI JOIN after_profiles p USING (profile_id)
+WHERE n.profile_id IS NOT NULL ORDER BY ALL
 """
 _BLOBS = """
 SELECT min(a.type || ':' || a.value) || ' (' || count(*) || ' identifiers, '
@@ -183,7 +191,7 @@ def find(
     """
     import pyarrow as pa
 
-    for name in ("profiles", "identifiers", "merges", "message_profiles"):
+    for name in ("profiles", "identifiers", "merges", "message_profiles", "combinations"):
         session.view(f"candidate_{name}")
     prepare(session)
     for statement in _AFTER:

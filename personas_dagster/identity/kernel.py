@@ -245,6 +245,8 @@ def run(
             continue
         start, at = offsets[combination], instants[place]
         whole = offsets[combination + 1] - start
+        if whole == 0:
+            continue
         kept = whole
         while True:
             n_roots, n_fresh = 0, 0

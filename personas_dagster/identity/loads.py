@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from personas_dagster.errors import CheckFailed
 from personas_dagster.events.resolved import append_resolved
+from personas_dagster.identity.assignment import resolve_messages
 from personas_dagster.identity.digests import digest
 from personas_dagster.identity.guard import CHECKS, Finding, Verdict, find, judge
 from personas_dagster.identity.propose import Proposal, propose
@@ -83,7 +84,8 @@ def propose_load(
             after_load=after,
             through_load=through,
         )
-    _update(state, load_id, status="proposed", counts=asdict(proposal))
+    counts = {**asdict(proposal), "rules": rules.recorded()}
+    _update(state, load_id, status="proposed", counts=counts)
     return proposal
 
 
@@ -137,14 +139,12 @@ def settle_load(lake: Lake, engine: Engine, state: State) -> int:
     row = _one(state, identity_loads.c.status == "applied")
     if row is None:
         return 0
+    rules = IdentityRules.from_record(row["counts"]["rules"])
     with engine.session(lake) as session:
-        written = append_resolved(
-            session,
-            lake,
-            load_id=row["load_id"],
-            after_load=row["after_load"],
-            through_load=row["through_load"],
+        resolve_messages(
+            session, rules, after_load=row["after_load"], through_load=row["through_load"]
         )
+        written = append_resolved(session, lake, load_id=row["load_id"])
     _update(state, row["load_id"], status="settled")
     return written
 
@@ -198,7 +198,14 @@ def graph_digests(session: Any) -> dict[str, str]:
             "identifiers",
         ),
         # A link's first and last message are spread over loads; the view joins them.
-        "graph_links": ("user_profile_id", "account_profile_id", "first_at", "last_at"),
+        "graph_links": (
+            "user_profile_id",
+            "account_profile_id",
+            "first_at",
+            "first_message_id",
+            "last_at",
+            "last_message_id",
+        ),
         "dropped_identifiers": (
             "message_id",
             "received_at",

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from personas_dagster.identity.extract_wide import PLAIN, normalise
+from personas_dagster.identity.extract import PLAIN, normalise
 from personas_dagster.identity.rules import IdentityRules
 
 Ints = npt.NDArray[Any]

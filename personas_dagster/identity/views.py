@@ -5,7 +5,8 @@
 - `graph_profiles(collection, profile_id, created_at, first_message_id)`: roots only
 - `graph_identifiers(collection, type, value, profile_id, first_seen_at, first_message_id,
   source_id)`: `profile_id` is the root
-- `graph_links(user_profile_id, account_profile_id, first_at, last_at)`: roots
+- `graph_links(user_profile_id, account_profile_id, first_at, first_message_id, last_at,
+  last_message_id)`: roots
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ _VIEWS = (
     CREATE OR REPLACE TEMP VIEW graph_links AS
     SELECT coalesce(u.parent_id, l.user_profile_id) AS user_profile_id,
            coalesce(a.parent_id, l.account_profile_id) AS account_profile_id,
-           min(l.first_at) AS first_at, max(l.last_at) AS last_at
+           min(l.first_at) AS first_at,
+           arg_min(l.first_message_id, (l.first_at, l.first_message_id)) AS first_message_id,
+           max(l.last_at) AS last_at,
+           arg_max(l.last_message_id, (l.last_at, l.last_message_id)) AS last_message_id
     FROM stored_links l
     LEFT JOIN graph_parents u ON u.child_id = l.user_profile_id
     LEFT JOIN graph_parents a ON a.child_id = l.account_profile_id

@@ -89,6 +89,8 @@ class DeltaLake:
         if once and table is not None:
             done = table.transaction_version(once[0])
             if done is not None and done >= once[1]:
+                if isinstance(data, pa.RecordBatchReader):
+                    data.close()  # unread, it would keep its session busy
                 return 0
         counter = _Counter(data, spec.schema)
         properties = CommitProperties(

@@ -107,8 +107,23 @@ _IDENTITY: dict[str, dict[str, pa.DataType]] = {
         "profiles_apart": JSON,
         "load_id": pa.int64(),
     },
+    # Of a load's messages: which distinct combinations of identifiers belong to which profile,
+    # and the messages for which that depends on when they came.
+    "combinations": {
+        "user_id": pa.string(),
+        "anonymous_id": pa.string(),
+        "email_trait": pa.string(),
+        "email_context": pa.string(),
+        "email_property": pa.string(),
+        "group_id": pa.string(),
+        "others": JSON,
+        "profile_id": pa.string(),
+        "account_id": pa.string(),
+        "load_id": pa.int64(),
+    },
     "message_profiles": {
-        "message_id": pa.string(),
+        "file_id": pa.int64(),
+        "line": pa.int64(),
         "profile_id": pa.string(),
         "account_id": pa.string(),
         "load_id": pa.int64(),
@@ -173,7 +188,7 @@ _ALL = [
     *(
         _table(name, "Identity graph.", columns, bookkeeping=("load_id",))
         for name, columns in _IDENTITY.items()
-        if name != "message_profiles"
+        if name not in ("message_profiles", "combinations")
     ),
     *(
         _table(f"candidate_{name}", "Merge candidates of one load.", columns)
@@ -229,8 +244,9 @@ _ALL = [
             "refresh_id": pa.int64(),
             "sync_id": pa.int64(),
             "confirmed_at": INSTANT,
+            "mark": pa.int64(),
         },
-        bookkeeping=("sync_id", "confirmed_at"),
+        bookkeeping=("sync_id", "confirmed_at", "mark"),
     ),
 ]
 TABLES: dict[str, Table] = {table.name: table for table in _ALL}

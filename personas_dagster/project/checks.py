@@ -6,7 +6,7 @@ checked by its model.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from personas_dagster.project.declared import (
     query_definitions,
     space_identity,
 )
-from personas_dagster.project.lines import Document
+from personas_dagster.project.lines import Document, Loc
 from personas_dagster.query import Definition, check, order
 
 Broken = Mapping[str, Collection[str]]
@@ -38,6 +38,9 @@ def cross_check(project: Project, broken: Broken) -> tuple[list[Problem], list[P
         problems.append(Problem(Path("resources/spaces"), 1, 1, message))
     for space in project.spaces.values():
         problems += _identity(project, space)
+    for destination in project.destinations.values():
+        for loc in _passwords(destination.model.settings, ("settings",)):
+            problems.append(destination.document.problem(loc, models.PASSWORD_FOUND))
     warnings: list[Problem] = []
     sound: dict[str, tuple[Definition, Document]] = {}
     for key, declared, definition in query_definitions(project, lambda model: True):
@@ -78,7 +81,11 @@ def _in_query(document: Document, error: QueryError) -> Problem:
 def _taken_keys(project: Project) -> Iterator[Problem]:
     """A key is one trait's or one audience's."""
     taken: dict[str, Declared[Any]] = {}
-    kinds = (project.computed_traits, project.audiences, project.sql_traits)
+    kinds: list[Mapping[str, Declared[Any]]] = [
+        project.computed_traits,
+        project.audiences,
+        project.sql_traits,
+    ]
     for key, declared in chain.from_iterable(kind.items() for kind in kinds):
         if key in taken:
             message = f"found `{key}`, which {taken[key].path} has; choose another key"
@@ -100,15 +107,14 @@ def _named(
     project: Project,
 ) -> Iterator[tuple[Declared[Any], Sequence[str | int], str, tuple[str, ...]]]:
     """Each name that a declaration uses: where, the name, and what kinds it may be of."""
-    limited = (
+    limited: list[Mapping[str, Declared[Any]]] = [
         project.sources,
         project.computed_traits,
         project.audiences,
         project.sql_traits,
         project.destinations,
         project.connections,
-    )
-    some: Declared[Any]
+    ]
     for some in chain.from_iterable(kind.values() for kind in limited):
         for index, space in enumerate(some.model.spaces or ()):
             yield some, ("spaces", index), space, ("spaces",)
@@ -128,6 +134,19 @@ def _named(
             yield declared, ("sources", index), name, ("sources",)
         for index, name in enumerate(declared.model.destinations or ()):
             yield declared, ("destinations", index), name, ("destinations",)
+
+
+def _passwords(value: Any, loc: Loc) -> Iterator[Loc]:
+    """Where a URL with a password stands in settings that only their tool knows."""
+    if isinstance(value, str) and models.has_password(value):
+        yield loc
+    parts: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(value, dict):
+        parts = value.items()
+    elif isinstance(value, list):
+        parts = enumerate(value)
+    for key, part in parts:
+        yield from _passwords(part, (*loc, key))
 
 
 def _identity(project: Project, space: Declared[models.Space]) -> list[Problem]:

@@ -96,8 +96,9 @@ def parse(path: Path, text: str, *, first_line: int = 1, first_column: int = 1) 
         raise DefinitionError([Problem(path, line, column, _syntax(reason))]) from error
     except yaml.reader.ReaderError as error:
         line = first_line + text.count("\n", 0, error.position)
-        reason = f"the character {error.character!r}"
-        raise DefinitionError([Problem(path, line, 1, _syntax(reason))]) from error
+        column = error.position - text.rfind("\n", 0, error.position)
+        reason = f"character {error.character:#04x}, which YAML does not allow"
+        raise DefinitionError([Problem(path, line, column, _syntax(reason))]) from error
     except (yaml.YAMLError, RecursionError) as error:
         reason = "more levels than can be read" if isinstance(error, RecursionError) else str(error)
         raise DefinitionError([Problem(path, first_line, 1, _syntax(reason))]) from error
@@ -105,7 +106,7 @@ def parse(path: Path, text: str, *, first_line: int = 1, first_column: int = 1) 
 
 
 def _syntax(reason: str) -> str:
-    return f"found {reason}, expected YAML; mend the syntax here"
+    return f"found {reason.removeprefix('found ')}, expected YAML; mend the syntax here"
 
 
 def _place(document: Document, mark: Any) -> Place:
@@ -113,9 +114,7 @@ def _place(document: Document, mark: Any) -> Place:
     return mark.line + document.first_line, column
 
 
-def _mark(
-    document: Document, node: yaml.Node, loc: Loc, text: str, twice: list[Problem]
-) -> None:
+def _mark(document: Document, node: yaml.Node, loc: Loc, text: str, twice: list[Problem]) -> None:
     document._marks[loc] = _place(document, node.start_mark)
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}

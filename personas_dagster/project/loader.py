@@ -17,9 +17,9 @@ from personas_dagster.errors import DefinitionError, Problem
 from personas_dagster.project import models, wording
 from personas_dagster.project.checks import cross_check
 from personas_dagster.project.declared import Declared, M, Project
-from personas_dagster.project.declared import query_definitions as query_definitions
-from personas_dagster.project.declared import space_identity as space_identity
 from personas_dagster.project.lines import Document, parse
+
+__all__ = ["Declared", "Project", "load_project", "read_project"]
 
 _SQL_FRONT = re.compile(r"\A\s*/\*(.*?)\*/\s*", re.DOTALL)
 FOLDERS: Mapping[str, type[models.Model]] = {
@@ -52,13 +52,15 @@ def read_project(root: Path) -> tuple[Project, list[Problem]]:
         )
         raise DefinitionError([Problem(root, 1, 1, message)])
     reader = _Reader(root)
-    parts = {folder: reader.folder(folder, model) for folder, model in FOLDERS.items()}
+    parts: dict[str, Any] = {
+        folder.split("/")[1]: reader.folder(folder, model) for folder, model in FOLDERS.items()
+    }
     project = Project(
         root=root,
         identity=reader.single("assets/identity.yaml", models.Identity),
         schedules=reader.single("sensors/schedules.yaml", models.Schedules),
         alerts=reader.single("sensors/alerts.yaml", models.Alerts),
-        **{folder.split("/")[1]: part for folder, part in parts.items()},
+        **parts,
     )
     problems, warnings = cross_check(project, reader.broken)
     return replace(project, warnings=tuple(warnings)), [*reader.problems, *problems]
@@ -80,8 +82,8 @@ class _Reader:
 
     def folder(self, relative: str, model: type[M]) -> dict[str, Declared[M]]:
         found: dict[str, Declared[M]] = {}
-        for path in sorted((self.root / relative).glob("*")):
-            if path.suffix not in (".yaml", ".yml", ".sql"):
+        for path in sorted((self.root / relative).rglob("*")):
+            if path.suffix not in (".yaml", ".yml", ".sql") or path.name.startswith("."):
                 continue
             if path.suffix == ".sql" and path.with_suffix(".yaml").exists():
                 continue  # the query of the settings beside it

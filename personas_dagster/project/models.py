@@ -28,6 +28,14 @@ from personas_dagster.identity.rules import DEFAULT_BLOCKED, IdentityRules, Type
 
 _KEY = re.compile(r"^[a-z][a-z0-9_]{0,99}$")
 _DURATION = re.compile(r"^\s*(\d+)\s*(second|minute|hour|day)s?\s*$")
+_CRON = (
+    (0, 59, ""),
+    (0, 23, ""),
+    (1, 31, ""),
+    (1, 12, "jan feb mar apr may jun jul aug sep oct nov dec"),
+    (0, 7, "sun mon tue wed thu fri sat"),
+)
+_CRON_PART = re.compile(r"(\*|(?P<low>\w+)(-(?P<high>\w+))?)(/(?P<step>\d+))?")
 _PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
 
 
@@ -37,12 +45,20 @@ def _key(value: str) -> str:
     return value
 
 
+PASSWORD_FOUND = (
+    "found a password in the file, expected none; put the whole URL into the environment and "
+    "write {env: NAME} here"
+)
+
+
+def has_password(text: str) -> bool:
+    """Whether a URL with a password stands in a text."""
+    return bool(_PASSWORD.search(text))
+
+
 def _no_password(value: object) -> object:
-    if isinstance(value, str) and _PASSWORD.search(value):
-        raise ValueError(
-            "a password stands in the file; put the whole URL into the environment and write "
-            "{env: NAME} here"
-        )
+    if isinstance(value, str) and has_password(value):
+        raise ValueError(PASSWORD_FOUND)
     return value
 
 
@@ -210,8 +226,11 @@ def _blocked(value: str) -> str | re.Pattern[str]:
         try:
             return re.compile(value[1:-1])
         except re.error as error:
-            raise ValueError(f"{value} is not a regular expression: {error}") from error
+            raise ValueError(f"found `{value}`, expected a regular expression: {error}") from error
     return value
+
+
+_HISTORICAL = "false: only events received after the definition was created count"
 
 
 class ComputedTrait(Described):
@@ -222,6 +241,7 @@ class ComputedTrait(Described):
     collection: Collection = "users"
     query: str
     lookback: Duration | None = None
+    include_historical: bool = Field(default=True, description=_HISTORICAL)
     enabled: bool = True
 
 
@@ -234,6 +254,7 @@ class Audience(Described):
     query: str
     include_anonymous: bool = False
     lookback: Duration | None = None
+    include_historical: bool = Field(default=True, description=_HISTORICAL)
     enabled: bool = True
 
 
@@ -362,9 +383,27 @@ class Schedules(Model):
     @field_validator("refresh", "sql_traits")
     @classmethod
     def _cron(cls, value: str) -> str:
-        if len(value.split()) != 5:
+        if not _is_cron(value):
             raise ValueError("expected a cron expression of five fields, such as `0 * * * *`")
         return value
+
+
+def _is_cron(text: str) -> bool:
+    fields = text.lower().split()
+    return len(fields) == len(_CRON) and all(
+        _is_cron_part(part, *span)
+        for field, span in zip(fields, _CRON, strict=True)
+        for part in field.split(",")
+    )
+
+
+def _is_cron_part(part: str, first: int, last: int, names: str) -> bool:
+    found = _CRON_PART.fullmatch(part)
+    if not found or found["step"] == "0":
+        return False
+    ends = [names.split().index(end) + first if end in names.split() else end
+            for end in (found["low"], found["high"]) if end]  # fmt: skip
+    return all(str(end).isdigit() and first <= int(end) <= last for end in ends)
 
 
 class Alerts(Model):

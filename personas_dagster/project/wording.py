@@ -18,7 +18,6 @@ from personas_dagster.project.lines import Document, Loc
 
 _PASSWORD = re.compile(r"(://[^/@\s:]*:)[^@\s]+@")
 _PREFIXES = ("input should be ", "input should have ", "string should ", "value should have ")
-_BRANCHES = ("str", "Secret")  # of a text that may be a secret
 _TEXT = "text, or {env: NAME} or {file: PATH}"
 _MOST = 60
 
@@ -37,11 +36,33 @@ def problems(
     """
     found: dict[tuple[Loc, str], Problem] = {}
     for detail in error.errors(include_url=False):
-        branch = next((part for part in detail["loc"] if part in _BRANCHES), None)
-        loc = tuple(part for part in detail["loc"] if part not in _BRANCHES)
+        loc = tuple(part for part in detail["loc"] if _branch(part) is None)
+        tried = [index for index, part in enumerate(detail["loc"]) if _branch(part)]
+        branch = _branch(detail["loc"][tried[0]]) if tried else None
+        if branch:
+            value = _at(document, (*under, *detail["loc"][: tried[0]]))
+            if (branch == "Secret") != isinstance(value, dict):
+                continue  # not the branch of the union that was meant
         message = _message(detail, model, loc, is_text=branch is not None, shown=with_values)
         found.setdefault((loc, message), document.problem((*under, *loc), message))
     return list(found.values())
+
+
+def _branch(part: str | int) -> str | None:
+    """Which kind of a text that may be a secret pydantic tried, where a location says so."""
+    if part == "str":
+        return "str"
+    return "Secret" if part == "Secret" or str(part).endswith(", Secret]") else None
+
+
+def _at(document: Document, loc: Loc) -> object:
+    value = document.data
+    for part in loc:
+        if isinstance(value, dict):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int):
+            value = value[part]
+    return value
 
 
 def _message(
@@ -112,5 +133,7 @@ def _kind(value: object) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return str(value)
-    names = {dict: "fields", list: "a list", str: "a text"}
-    return names.get(type(value), type(value).__name__)
+    for kind, name in ((dict, "fields"), (list, "a list"), (str, "a text")):
+        if isinstance(value, kind):
+            return name
+    return type(value).__name__

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal as Choice
 
-from personas_dagster.query.chains import fail
+from personas_dagster.query.arguments import fail
 from personas_dagster.query.definition import Definition
 from personas_dagster.query.names import COMPARATORS
 from personas_dagster.query.parser import parse

@@ -35,14 +35,6 @@ class Wanted:
     taken: str | None  # None: all rows
 
 
-@dataclass(frozen=True)
-class Reduced:
-    """A SELECT of `key` and one column per name."""
-
-    query: exp.Select
-    names: tuple[str, ...]
-
-
 Relation = Callable[[Sequence[exp.Expr]], exp.Expr]
 
 
@@ -57,38 +49,36 @@ def value_of(one: Partial, item: exp.Expr) -> Value:
     return Json(item)
 
 
+def family(one: Partial) -> object:
+    """Partials of one family can share a SELECT over the same rows."""
+    if one.reducer in _BY_VALUE:
+        return (one.field, one.as_type)
+    return one.field if _has_each(one) else None
+
+
 def reduce(
-    wanted: Sequence[Wanted], columns: EventColumns, key: str, relation: Relation
-) -> list[Reduced]:
-    """All partials over one relation.
+    some: Sequence[Wanted], columns: EventColumns, key: str, relation: Relation
+) -> exp.Select:
+    """One family over one relation: `key` and a column per partial.
 
     `relation(extra)` is the rows, called `s`, with the columns `extra` added (they may name the
     columns of the event as those of `r`).
     """
-    plain = [one for one in wanted if not _by_value(one.partial) and not _each(one.partial)]
-    groups: dict[tuple[Field, As | None, bool], list[Wanted]] = {}
-    for one in wanted:
-        field = one.partial.field
-        if one not in plain and field:
-            by_value = _by_value(one.partial)
-            as_type = one.partial.as_type if by_value else None
-            groups.setdefault((field, as_type, by_value), []).append(one)
-    reduced = [_plain(plain, columns, key, relation)] if plain else []
-    for (field, as_type, by_value), some in groups.items():
-        make = _by_values if by_value else _elements
-        reduced.append(make(some, field, as_type, columns, key, relation))
-    return reduced
+    first = some[0].partial
+    if first.reducer in _BY_VALUE:
+        return _by_values(some, columns, key, relation)
+    if _has_each(first):
+        return _elements(some, columns, key, relation)
+    return _plain(some, columns, key, relation)
 
 
-def _by_value(one: Partial) -> bool:
-    return one.reducer in _BY_VALUE
-
-
-def _each(one: Partial) -> bool:
+def _has_each(one: Partial) -> bool:
     return one.field is not None and EACH in segments(one.field.path)
 
 
-def _grouped(some: Sequence[Wanted], values: list[exp.Expr], source: exp.Expr, key: str) -> Reduced:
+def _grouped(
+    some: Sequence[Wanted], values: list[exp.Expr], source: exp.Expr, key: str
+) -> exp.Select:
     named = [sql.named(value, one.name) for one, value in zip(some, values, strict=True)]
     counts = [
         sql.named(_count_of(value), f"n_{one.name}")
@@ -98,7 +88,7 @@ def _grouped(some: Sequence[Wanted], values: list[exp.Expr], source: exp.Expr, k
     query = sql.select([column(key, "s"), *named, *counts], source, group=[column(key, "s")])
     if any(one.partial.reducer in _NUMBERS for one in some):
         query = _finished(some, query, key)
-    return Reduced(query, tuple(one.name for one in some))
+    return query
 
 
 def _count_of(total: exp.Expr) -> exp.Expr:
@@ -139,7 +129,9 @@ def _finished(some: Sequence[Wanted], totals: exp.Select, key: str) -> exp.Selec
     return sql.select([column(key), *final], sql.subquery(quotients, "quotients"))
 
 
-def _plain(some: Sequence[Wanted], columns: EventColumns, key: str, relation: Relation) -> Reduced:
+def _plain(
+    some: Sequence[Wanted], columns: EventColumns, key: str, relation: Relation
+) -> exp.Select:
     aggregates = []
     for one in some:
         field = one.partial.field
@@ -149,14 +141,11 @@ def _plain(some: Sequence[Wanted], columns: EventColumns, key: str, relation: Re
 
 
 def _elements(
-    some: Sequence[Wanted],
-    field: Field,
-    as_type: As | None,
-    columns: EventColumns,
-    key: str,
-    relation: Relation,
-) -> Reduced:
+    some: Sequence[Wanted], columns: EventColumns, key: str, relation: Relation
+) -> exp.Select:
     """A row for each element that `$` reaches; within an event they stay in order."""
+    field = some[0].partial.field
+    assert field is not None
     value = Json(column("item", "s"))
 
     def order() -> list[exp.Expr]:
@@ -199,15 +188,12 @@ def _aggregate(
 
 
 def _by_values(
-    some: Sequence[Wanted],
-    field: Field,
-    as_type: As | None,
-    columns: EventColumns,
-    key: str,
-    relation: Relation,
-) -> Reduced:
+    some: Sequence[Wanted], columns: EventColumns, key: str, relation: Relation
+) -> exp.Select:
     """mode and unique: how often each value occurs, then one row per key."""
-    text, json, extra = _counted(field, as_type, columns)
+    field = some[0].partial.field
+    assert field is not None
+    text, json, extra = _counted(field, some[0].partial.as_type, columns)
     filters = [_taken(one) for one in some]
     inner_columns: list[exp.Expr] = [column(key, "s"), sql.named(text, "t")]
     for index, taken in enumerate(filters):

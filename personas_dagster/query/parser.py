@@ -14,14 +14,15 @@ here, so that an error can say what was meant.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
 from lark import Lark, Token, Tree, UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
 from personas_dagster.errors import QueryError
-from personas_dagster.query import chains
+from personas_dagster.query import arguments, chains
+from personas_dagster.query.arguments import Argument, AsType, Link
 from personas_dagster.query.names import EXTRACTORS, SYMBOLS
 from personas_dagster.query.suggestions import listed, nearest
 from personas_dagster.query.tree import (
@@ -63,6 +64,7 @@ _HUMAN = {
 _VALUES = {"NUMBER", "STRING", "DATE", "TIMESTAMP", "BOOLEAN"}
 
 
+@lru_cache(maxsize=4096)
 def parse(text: str) -> Query:
     """Read a query; a `QueryError` says where it stops making sense and what was expected."""
     try:
@@ -78,7 +80,7 @@ def _grammar() -> Lark:
     return Lark(source, start="query", parser="lalr", propagate_positions=True)
 
 
-def _node(tree: Any) -> chains.Link:
+def _node(tree: Any) -> Link:
     """A condition, a scalar, or a stream that still waits for its reducer."""
     at = _place(tree)
     children: list[Any] = tree.children
@@ -100,7 +102,7 @@ def _node(tree: Any) -> chains.Link:
         case "call":
             return chains.extract(children[0].lower(), _arguments(children[1:]), at)
         case "literal":
-            return chains.literal(children[0].type, str(children[0]), at)
+            return arguments.literal(children[0].type, str(children[0]), at)
         case "group":
             return _node(children[0])
         case "typed":
@@ -113,7 +115,7 @@ def _node(tree: Any) -> chains.Link:
     raise AssertionError(f"no rule {tree.data}")
 
 
-def _chain(parts: list[Any]) -> chains.Link:
+def _chain(parts: list[Any]) -> Link:
     value = _node(parts[0])
     for link in parts[1:]:
         name: Token = link.children[0]
@@ -122,14 +124,14 @@ def _chain(parts: list[Any]) -> chains.Link:
     return value
 
 
-def _arguments(trees: list[Any]) -> list[chains.Argument]:
+def _arguments(trees: list[Any]) -> list[Argument]:
     """The arguments in one list: braces and brackets only group."""
     if not trees or trees[0] is None:
         return []
     return [argument for tree in trees[0].children for argument in _argument(tree, None)]
 
 
-def _argument(tree: Any, name: str | None, named_at: Place | None = None) -> list[chains.Argument]:
+def _argument(tree: Any, name: str | None, named_at: Place | None = None) -> list[Argument]:
     at = named_at or _place(tree)
     match tree.data:
         case "braces" | "brackets":
@@ -139,12 +141,12 @@ def _argument(tree: Any, name: str | None, named_at: Place | None = None) -> lis
             return _argument(tree.children[1], tree.children[0].lower(), at)
         case "duration":
             amount, unit = tree.children
-            return [chains.Argument(chains.duration(str(amount), unit, at), at, name)]
+            return [Argument(arguments.duration(str(amount), unit, at), at, name)]
         case "typed":
             value, type_name = tree.children
-            as_type = chains.AsType(str(type_name), Place(type_name.line, type_name.column))
-            return [chains.Argument(_node(value), at, name, as_type)]
-    return [chains.Argument(_node(tree), at, name)]
+            as_type = AsType(str(type_name), Place(type_name.line, type_name.column))
+            return [Argument(_node(value), at, name, as_type)]
+    return [Argument(_node(tree), at, name)]
 
 
 def _condition(tree: Tree[Token]) -> Condition:
@@ -182,7 +184,8 @@ def _syntax_error(error: UnexpectedInput, text: str) -> QueryError:
     assert isinstance(error, UnexpectedToken)
     token = error.token
     accepted = set(error.accepts or error.expected)
-    expected = _expected(accepted)
+    unquoted = accepted <= {"_COLON", "_LPAR"}  # behind a bare name: event(Shoes Bought)
+    expected = "a name or text in quotes" if unquoted else _expected(accepted)
     if token.type == "$END":
         lines = text.rstrip().split("\n")
         found, line, column = "end of the query", len(lines), len(lines[-1]) + 1

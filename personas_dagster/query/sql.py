@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
 from sqlglot import exp
 
@@ -50,13 +51,13 @@ def number(value: str | int) -> exp.Expr:
 
 
 def double(value: str) -> exp.Expr:
-    return exp.cast(exp.Literal.number(value), "DOUBLE")
+    return cast(exp.Literal.number(value), "DOUBLE")
 
 
 def instant(moment: datetime) -> exp.Expr:
     """A constant TIMESTAMPTZ, the same in every session time zone."""
     utc = moment.astimezone(UTC).replace(tzinfo=None)
-    return exp.cast(text(f"{utc.isoformat(sep=' ')}+00:00"), "TIMESTAMPTZ")
+    return cast(text(f"{utc.isoformat(sep=' ')}+00:00"), "TIMESTAMPTZ")
 
 
 def interval(delta: timedelta) -> exp.Expr:
@@ -134,11 +135,16 @@ def case(*branches: tuple[exp.Expr, exp.Expr], otherwise: exp.Expr | None = None
 
 
 def cast(item: exp.Expr, to: str) -> exp.Expr:
-    return exp.Cast(this=item, to=exp.DataType.build(to))
+    return exp.Cast(this=item, to=_type(to).copy())
 
 
 def try_cast(item: exp.Expr, to: str) -> exp.Expr:
-    return exp.TryCast(this=item, to=exp.DataType.build(to))
+    return exp.TryCast(this=item, to=_type(to).copy())
+
+
+@cache
+def _type(name: str) -> exp.DataType:
+    return exp.DataType.build(name)
 
 
 def array(items: Iterable[exp.Expr]) -> exp.Expr:

@@ -9,7 +9,7 @@ does not: SQL.
 >>> one = parse("event('X').where(property('a') = 1 AND property('b') = 2).within(7 days).count()")
 >>> two = parse("event('X').within(168 hours).where(property('b') = 2).where(property('a') = 1)"
 ...     ".count()")
->>> partial(one.body, "users", bounds) == partial(two.body, "users", bounds)
+>>> of_reduction(one.body, "users", bounds) == of_reduction(two.body, "users", bounds)
 True
 """
 
@@ -97,7 +97,7 @@ class Partial:
     at_least: int = 1
 
 
-def partial(node: Reduction, scope: Scope, bounds: Bounds) -> Partial:
+def of_reduction(node: Reduction, scope: Scope, bounds: Bounds) -> Partial:
     as_type = None if node.name in ("min", "max") and node.as_type == "number" else node.as_type
     return Partial(scope, rows(node.stream, bounds), node.name, node.field, as_type, node.at_least)
 

@@ -72,6 +72,5 @@ def sync_sensors(space: Space, jobs: dict[str, Any]) -> list[dg.SensorDefinition
 
 def _queued(context: dg.SensorEvaluationContext, tags: dict[str, str]) -> bool:
     """Whether such a run waits for its turn: it will see everything that is there now."""
-    statuses = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED]
-    filters = dg.RunsFilter(statuses=statuses, tags=tags)
+    filters = dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED], tags=tags)
     return bool(context.instance.get_run_ids(filters, limit=1))

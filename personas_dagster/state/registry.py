@@ -53,3 +53,9 @@ def register(
             connection.execute(
                 sa.update(registry).where(registry.c.key == key).values(deleted_at=now)
             )
+
+
+def created(state: State) -> dict[str, dt.datetime]:
+    """When each key that is in use was first registered."""
+    query = sa.select(registry.c.key, registry.c.created_at).where(registry.c.deleted_at.is_(None))
+    return {row["key"]: row["created_at"] for row in state.rows(query)}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 
 from personas_dagster.errors import StateUnavailable
 from personas_dagster.state import schema
@@ -17,6 +17,7 @@ from personas_dagster.state.leases import Lease
 
 HEAD = "0001"
 _BUSY_SECONDS = 5.0
+_MIGRATION_LOCK = 7_665_072  # PostgreSQL's advisory lock; any number, the same in each process
 
 
 class State:
@@ -37,19 +38,28 @@ class State:
         self._migrate()
 
     def _migrate(self) -> None:
+        """Bring the tables up to date. Of processes that start together, one does it."""
         with self.read() as connection:
-            if sa.inspect(connection).has_table("alembic_version"):
-                found = connection.execute(sa.text("select version_num from alembic_version"))
-                if found.scalar() == HEAD:
-                    return
+            if _revision(connection) == HEAD:
+                return
         from alembic import command
         from alembic.config import Config
+        from alembic.util import CommandError
 
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         with self.begin() as connection:
+            if self._engine.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise StateUnavailable(
+                    f"state database {self._shown}: revision {_revision(connection)} is not "
+                    f"known here (the last is {HEAD}); a newer version of personas wrote it: "
+                    "install that one"
+                ) from error
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
@@ -69,17 +79,18 @@ class State:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (OperationalError, InterfaceError) as error:
-            where = self.url.render_as_string(hide_password=True)
+        except DBAPIError as error:
+            if not _is_unavailable(error):
+                raise
             reason = str(error.orig).strip().splitlines()[0] if error.orig else "no answer"
             raise StateUnavailable(
-                f"state database {where}: {reason}; end the process that holds it, or check that "
-                "the server is up, and run the command again"
+                f"state database {self._shown}: {reason}; end the process that holds it, or check "
+                "that the server is up, and run the command again"
             ) from error
-        except DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-            raise StateUnavailable("the state database closed the connection; try again") from error
+
+    @property
+    def _shown(self) -> str:
+        return self.url.render_as_string(hide_password=True)
 
     def rows(self, query: sa.Select[Any]) -> list[dict[str, Any]]:
         """All rows of a query, as dicts."""
@@ -119,11 +130,25 @@ class State:
         self._engine.dispose()
 
 
+def _is_unavailable(error: DBAPIError) -> bool:
+    """Whether the database did not do its part, and not the statement its own."""
+    if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated:
+        return True
+    return type(error) is DatabaseError  # such as SQLite's «file is not a database»
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    found = connection.execute(sa.text("select version_num from alembic_version")).scalar()
+    return None if found is None else str(found)
+
+
 def _sqlite_settings(connection: Any, _record: Any) -> None:
     connection.isolation_level = None  # `begin` opens transactions itself
     cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={int(_BUSY_SECONDS * 1000)}")  # first: the next may wait
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute(f"PRAGMA busy_timeout={int(_BUSY_SECONDS * 1000)}")
     cursor.close()

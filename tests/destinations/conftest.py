@@ -3,6 +3,8 @@ from collections.abc import Iterator
 import pytest
 from loopback import Loopback
 
+from personas_dagster.simulators.serving import Served
+
 pytest.register_assert_rewrite("contract")
 
 
@@ -16,4 +18,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def server() -> Iterator[Loopback]:
     with Loopback() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Served]:
+    """One server for all simulators; each test adds the account that it needs."""
+    with Served() as made:
         yield made

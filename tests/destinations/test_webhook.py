@@ -3,16 +3,14 @@
 import hashlib
 import hmac
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
-from contract import MARKER, send, three
+from contract import MARKER, people, send
 from loopback import Loopback, Reply
 from pydantic import SecretStr
 
 from personas_dagster.destinations import open_destination
-from personas_dagster.destinations.webhook.settings import WebhookSettings
 from personas_dagster.errors import PersonasError
 
 
@@ -20,7 +18,7 @@ def test_signature_is_of_the_body_as_sent(server: Loopback) -> None:
     destination = open_destination(
         "webhook", {"url": server.url, "batch_size": 3}, {"secret": SecretStr("shh")}
     )
-    send(destination, three(destination))
+    send(destination, people(3, destination.abilities))
     (request,) = server.received
     expected = hmac.new(b"shh", request.body, hashlib.sha256).hexdigest()
     assert request.headers["x-signature"] == expected
@@ -28,9 +26,13 @@ def test_signature_is_of_the_body_as_sent(server: Loopback) -> None:
 
 def test_batch_of_several(server: Loopback) -> None:
     destination = open_destination("webhook", {"url": server.url, "batch_size": 3})
-    send(destination, three(destination))
+    send(destination, people(3, destination.abilities))
     (request,) = server.received
-    assert [m["userId"] for m in json.loads(request.body)["batch"]] == ["u0", "u1", "u2"]
+    assert [m["userId"] for m in json.loads(request.body)["batch"]] == [
+        "user-000000",
+        "user-000001",
+        "user-000002",
+    ]
     assert "x-signature" not in request.headers
 
 
@@ -38,7 +40,7 @@ def test_batch_of_several(server: Loopback) -> None:
 def test_other_answers_are_success(server: Loopback, body: bytes) -> None:
     server.reply = lambda request: Reply(202, body)
     destination = open_destination("webhook", {"url": server.url, "batch_size": 3})
-    assert not any(outcome.error for outcome in send(destination, three(destination)))
+    assert not any(outcome.error for outcome in send(destination, people(3, destination.abilities)))
 
 
 @pytest.mark.parametrize(
@@ -63,10 +65,3 @@ def test_bad_settings_say_why_and_show_nothing(settings: dict[str, Any], message
 def test_unknown_type() -> None:
     with pytest.raises(PersonasError, match="no destination type `carrier_pigeon`"):
         open_destination("carrier_pigeon", {})
-
-
-def test_each_setting_is_documented() -> None:
-    page = Path(__file__).parents[2] / "docs" / "destinations" / "webhook.md"
-    text = page.read_text()
-    missing = [name for name in WebhookSettings.model_fields if f"| `{name}` |" not in text]
-    assert not missing

@@ -84,7 +84,7 @@ def external_ids(m: dict[str, Any], rules: IdentityRules, knows: Any) -> dict[st
             accounts = one.get("collection") == "accounts"
             read(kind, one.get("id"), "accounts" if accounts else "users")
     for kind, names in rules.keys.items():
-        for name in (spelling for name in names for spelling in spellings(name)):
+        for name in (spelling for key in names for spelling in spellings(key)):
             read(kind, member(own, name))
             read(kind, member(context, "traits", name))
             read(kind, member(properties, name))

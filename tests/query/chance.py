@@ -22,7 +22,8 @@ _ODD = (
 )
 _PLAIN = ("a", "ab", "b", 1, 2, 3, "2", 2.5)
 _PATHS = ("n", "s", "o.k", "l.$", "l", "items.$.sku", "items.$.tags.$", "items.$", "o", r"x\\\\.y")
-_TRAITS = ("n", "s", "o.k", "l.$", "missing")
+_TRAITS = ("n", "s", "o.k", "l.$", "missing", "member")
+AUDIENCES = frozenset({"member"})  # stored, without a definition
 _LITERALS = (
     *("1", "2", "15", "1.5", "-3", "0", "true", "false", "2024-03-03", "2024-03-02T10:30:00Z"),
     *("'a'", "'ab'", "'b'", "'1'", "'2.0'", "''", "'true'", "'[1,2]'", r"'it\'s'", r"'\\'"),
@@ -37,14 +38,21 @@ def world(random: Random) -> World:
     for name in users:
         flags = random.choice([(True, False), (True, True), (False, True), (False, False)])
         made.profiles.append(Profile("users", name, *flags))
-        made.traits["users", name] = _document(random, ("n", "s", "o", "l"))
+        made.traits["users", name] = _traits(random)
     for name in accounts:
         made.profiles.append(Profile("accounts", name, False, False))
-        made.traits["accounts", name] = _document(random, ("n", "s", "o", "l"))
+        made.traits["accounts", name] = _traits(random)
         made.links |= {(user, name) for user in users if random.random() < 0.4}
     for index in range(random.choice([0, 10, 60, 60])):
         made.messages.append(_message(random, users, index))
     return made
+
+
+def _traits(random: Random) -> dict[str, Any]:
+    found: dict[str, Any] = _document(random, ("n", "s", "o", "l"))
+    if random.random() < 0.5:
+        found["member"] = random.choice([True, False])
+    return found
 
 
 def _message(random: Random, users: list[str], index: int) -> Message:

@@ -114,6 +114,8 @@ def test_error_says_where_and_what(text: str) -> None:
         ("event('X').sum(5)", "property(...) or context(...)"),
         ("event('X').within(7).count()", "a duration"),
         ("event(5).count()", "a string"),
+        ("event(Shoes Bought).count()", "a name or text in quotes"),
+        ("trait(plan) = 1", "a name or text in quotes"),
         ("event('X').between(7 days, 7 days).count()", "A < B"),
         ("event('X').between(10 days, 7 days).count()", "A < B"),
         ("event('X').count(1)", "no arguments"),

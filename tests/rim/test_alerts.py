@@ -60,7 +60,7 @@ def test_what_failed_and_why(failed: Project) -> None:
     assert message["title"] == "development: refresh failed"
     body = message["message"]
     assert "Failed: merge_candidates_merge_guard" in body
-    assert "merge_guard: " in body and "user-1" in body
+    assert "merge_guard: " in body and "a-1" in body
     assert "Failing since: 20" in body
     assert "identity_graph" in body.split("Affected")[1]
     assert "destinations/webhook" in body.split("Affected")[1]

@@ -8,8 +8,8 @@ import pytest
 from dagster import AssetKey
 
 from personas_dagster.definitions import build
-from personas_dagster.spaces import open_space
 from personas_dagster.project.loader import load_project
+from personas_dagster.spaces import open_space
 from tests.rim.project import ROOT
 
 GOLDEN = Path(__file__).parent / "asset_graph.txt"

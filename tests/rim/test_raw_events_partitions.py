@@ -17,7 +17,12 @@ TABLES = ("raw_events", "rejected_events")
 def filled(project: Project) -> Project:
     project.put(
         *[order(f"user-{n}", revenue=n, day=1 + n % 5, hour=n % 24) for n in range(60)],
-        {"type": "track", "event": "Nobody", "messageId": "n", "receivedAt": "2026-02-02T10:00:00Z"},
+        {
+            "type": "track",
+            "event": "Nobody",
+            "messageId": "n",
+            "receivedAt": "2026-02-02T10:00:00Z",
+        },
         name="first.jsonl",
     )
     assert not reason(project.run())

@@ -23,7 +23,12 @@ def project(new_project: New) -> Project:
     made.put(
         *orders(range(30)),
         order("user-1", revenue=700, day=20),
-        {"type": "track", "event": "Nobody", "messageId": "n", "receivedAt": "2026-02-01T10:00:00Z"},
+        {
+            "type": "track",
+            "event": "Nobody",
+            "messageId": "n",
+            "receivedAt": "2026-02-01T10:00:00Z",
+        },
         name="first.jsonl",
     )
     assert not reason(made.run())
@@ -31,9 +36,7 @@ def project(new_project: New) -> Project:
 
 
 def latest(project: Project, *key: str) -> dict[str, Any]:
-    event = project.instance.get_latest_materialization_event(
-        dg.AssetKey(["development", *key])
-    )
+    event = project.instance.get_latest_materialization_event(dg.AssetKey(["development", *key]))
     assert event is not None
     assert event.asset_materialization is not None
     return {k: v.value for k, v in event.asset_materialization.metadata.items()}

@@ -6,9 +6,12 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.test_utils import create_run_for_test
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 
 from personas_dagster.definitions import build
+from personas_dagster.resources import SpaceResource
 from personas_dagster.samples.receiver import Receiver
 from tests.rim.conftest import New
 from tests.rim.project import Project, order, orders, reason
@@ -23,17 +26,25 @@ def tick(project: Project, name: str) -> list[Any]:
     """What a sensor asks for: run requests, or nothing."""
     definitions = build(project.root, "development")
     sensor = definitions.resolve_sensor_def(name)
-    context = dg.build_sensor_context(
-        instance=project.instance, definitions=definitions, sensor_name=name
-    )
-    return list(sensor.evaluate_tick(context).run_requests or ())
+    with dg.build_sensor_context(
+        instance=project.instance,
+        definitions=definitions,
+        sensor_name=name,
+        resources={"space": SpaceResource(root=str(project.root), space="development")},
+    ) as context:
+        return list(sensor.evaluate_tick(context).run_requests or ())
 
 
 @contextmanager
 def queued(project: Project, tags: dict[str, str]) -> Iterator[None]:
     """While a run with these tags waits in the queue."""
     status = dg.DagsterRunStatus.QUEUED
-    run = create_run_for_test(project.instance, job_name="any", tags=tags, status=status)
+    target = LoadableTargetOrigin(module_name="personas_dagster.definitions")
+    location = InProcessCodeLocationOrigin(target, location_name="development")
+    origin = RemoteRepositoryOrigin(location, "__repository__").get_job_origin("any")
+    run = create_run_for_test(
+        project.instance, job_name="any", tags=tags, status=status, remote_job_origin=origin
+    )
     yield
     project.instance.delete_run(run.run_id)
 

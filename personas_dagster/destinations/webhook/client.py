@@ -55,6 +55,10 @@ class Webhook:
         return f"Webhook({self._settings.shown_url})"
 
     @property
+    def settings(self) -> WebhookSettings:
+        return self._settings
+
+    @property
     def abilities(self) -> Abilities:
         return self._settings.abilities
 

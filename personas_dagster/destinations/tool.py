@@ -1,0 +1,295 @@
+"""A tool that is spoken to over HTTP: what the clients of all tools share.
+
+What belongs here: opening and closing, the way out of a request, and how the outcomes of several
+requests become those of a batch. What does not: any tool's paths, bodies or answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+from urllib.parse import urlencode
+
+import httpx
+import msgspec
+from pydantic import SecretStr
+
+from personas_dagster.activation.destination import (
+    DELIVERED,
+    Abilities,
+    Message,
+    Outcome,
+    Pace,
+    Request,
+)
+from personas_dagster.destinations.http import (
+    FOREIGN,
+    MASK,
+    Masks,
+    from_exception,
+    from_response,
+    open_client,
+    retry_after,
+    until_reset,
+)
+from personas_dagster.destinations.settings import ListSettings, ToolSettings
+from personas_dagster.errors import (
+    DeliveryError,
+    Rejected,
+    Throttled,
+    Unauthorized,
+    Unavailable,
+)
+
+_LARGEST_ANSWER = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request. `rows` are the messages that it carries, as indexes into the batch, in the
+    order in which its body has them. `form` is sent url-encoded instead of a JSON `body`.
+    """
+
+    method: str
+    path: str
+    body: Any = None
+    rows: tuple[int, ...] = ()
+    form: Mapping[str, str] | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def content(self) -> bytes:
+        """The body as it is sent."""
+        if self.form is not None:
+            return urlencode(self.form).encode()
+        return b"" if self.body is None else msgspec.json.encode(self.body)
+
+    @property
+    def target(self) -> str:
+        return f"{self.path}?{urlencode(self.params)}" if self.params else self.path
+
+
+class Tool:
+    """One account. A tool says its `send` and `preview`; most do so by `BatchTool`."""
+
+    # headers in which the tool's throttling says when to come back
+    wait_headers: ClassVar[tuple[str, ...]] = ()  # in seconds; `Retry-After` is always read
+    reset_headers: ClassVar[tuple[str, ...]] = ()  # as Unix seconds
+
+    def __init__(self, settings: ToolSettings) -> None:
+        self._settings = settings
+        self._masks = Masks(settings.secrets)
+        self._http: httpx.AsyncClient | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._settings.url})"
+
+    @property
+    def settings(self) -> ToolSettings:
+        return self._settings
+
+    @property
+    def abilities(self) -> Abilities:
+        return self._settings.abilities
+
+    async def __aenter__(self) -> Self:
+        settings = self._settings
+        self._http = open_client(timeout=settings.timeout, connections=settings.concurrency)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._http is not None:
+            await self._http.aclose()
+        self._http = None
+
+    async def ask(self, call: Call, pace: Pace) -> httpx.Response:
+        """One request, at its pace. Raises what `refusal` makes of the answer."""
+        if self._http is None:
+            raise RuntimeError("open the destination first: `async with destination:`")
+        secret = {k: v.get_secret_value() for k, v in self._settings.credentials.items()}
+        content = self.sealed(call.content)
+        await pace()
+        try:
+            response = await self._http.request(
+                call.method,
+                self._settings.url + call.target,
+                content=content or None,
+                headers={**self._headers(call), **secret},
+            )
+        except FOREIGN as error:
+            # not chained: httpx and h11 quote addresses and headers
+            raise from_exception(error, self._masks) from None
+        refusal = self.refusal(response)
+        if refusal is not None:
+            raise refusal
+        return response
+
+    def refusal(self, response: httpx.Response) -> DeliveryError | None:
+        """What an answer means for the whole request; None when it was taken, or in part."""
+        error = from_response(response, self._masks)
+        if isinstance(error, Throttled) and error.retry_after is None:
+            return Throttled(str(error), self._asked(response.headers))
+        return error
+
+    def sealed(self, content: bytes) -> bytes:
+        """The body with what of it is secret, for tools that want their key there."""
+        return content
+
+    def shown(self, call: Call) -> Request:
+        """A request as people may see it."""
+        headers = {**self._headers(call), **dict.fromkeys(self._settings.credentials, MASK)}
+        url = self._settings.url + call.target
+        return Request(call.method, url, self._masks(call.content.decode()), headers)
+
+    def said(self, text: object) -> str:
+        """What a tool said, fit for people: masked, and short."""
+        return self._masks(str(text)).strip()[:300] or "refused, without a reason"
+
+    def _asked(self, headers: httpx.Headers) -> float | None:
+        waits = [retry_after(headers, name) for name in self.wait_headers]
+        waits += [until_reset(headers, name) for name in self.reset_headers]
+        return next((seconds for seconds in waits if seconds is not None), None)
+
+    def _headers(self, call: Call) -> dict[str, str]:
+        kind = "application/x-www-form-urlencoded" if call.form is not None else "application/json"
+        typed = {"Content-Type": kind} if call.form is not None or call.body is not None else {}
+        return {**typed, **self._settings.headers, **call.headers}
+
+
+class BatchTool(Tool):
+    """A tool whose requests are known from the messages alone."""
+
+    def calls(self, batch: Sequence[Message]) -> Sequence[Call]:
+        """The requests of a batch, in order. Each message is in at least one of them."""
+        raise NotImplementedError
+
+    def outcomes(self, call: Call, response: httpx.Response) -> Sequence[Outcome]:
+        """What an answer says about each of the call's rows."""
+        return [DELIVERED] * len(call.rows)
+
+    async def send(self, batch: Sequence[Message], pace: Pace) -> Sequence[Outcome]:
+        outcomes = await self._send(batch, pace)
+        errors = {id(outcome.error) for outcome in outcomes}
+        if outcomes and len(errors) == 1 and outcomes[0].error is not None:
+            raise outcomes[0].error
+        return outcomes
+
+    def preview(self, batch: Sequence[Message]) -> Sequence[Request]:
+        return [self.shown(call) for call in self.calls(batch)]
+
+    async def _send(self, batch: Sequence[Message], pace: Pace) -> list[Outcome]:
+        """Each call in turn. After one that got no answer, the rest wait with it."""
+        outcomes = [DELIVERED] * len(batch)
+        stopped: DeliveryError | None = None
+        calls = self.calls(batch)
+        for call in calls:
+            found: Sequence[Outcome] = [Outcome(stopped)] * len(call.rows)
+            if stopped is None:
+                try:
+                    found = self.outcomes(call, await self.ask(call, pace))
+                except Unauthorized:
+                    raise
+                except Rejected as error:
+                    found = await self._halve(call, len(calls) == 1, batch, error, pace)
+                except (Throttled, Unavailable) as error:
+                    stopped = error
+                    found = [Outcome(error)] * len(call.rows)
+            for row, outcome in zip(call.rows, found, strict=True):
+                if outcomes[row].error is None:
+                    outcomes[row] = outcome
+        return outcomes
+
+    async def _halve(
+        self, call: Call, alone: bool, batch: Sequence[Message], error: Rejected, pace: Pace
+    ) -> Sequence[Outcome]:
+        """A request refused as a whole. Alone in its batch, the engine halves it; else we do."""
+        rows = call.rows
+        if alone or len(rows) == 1:
+            return [Outcome(error)] * len(rows)
+        middle = len(rows) // 2
+        halves = [[batch[row] for row in some] for some in (rows[:middle], rows[middle:])]
+        found = [await self._send(half, pace) for half in halves]
+        return [outcome for half in found for outcome in half]
+
+
+class ListTool(BatchTool):
+    """A list destination. A list is found by its name, and made when there is none; `lists` of
+    the settings says otherwise. `calls` gets its id from `list_id`.
+    """
+
+    def __init__(self, settings: ListSettings) -> None:
+        super().__init__(settings)
+        self._lists = settings
+        self._ids: dict[str, str] = dict(settings.lists)
+        self._lock = asyncio.Lock()
+
+    async def find_list(self, name: str, pace: Pace) -> str | None:
+        """The id of the list of this name; None when there is none."""
+        raise NotImplementedError
+
+    async def make_list(self, name: str, pace: Pace) -> str:
+        """Make a list of this name; its id."""
+        raise NotImplementedError
+
+    def list_id(self, key: str) -> str:
+        """The id of an audience's list, or what stands for it in a dry run."""
+        return self._ids.get(key) or f"<id of list {self._lists.list_prefix}{key}>"
+
+    async def send(self, batch: Sequence[Message], pace: Pace) -> Sequence[Outcome]:
+        async with self._lock:  # batches run at once, and must not make a list twice
+            for key in {message.key for message in batch}:
+                if key not in self._ids:
+                    self._ids[key] = await self._resolve(self._lists.list_prefix + key, pace)
+        return await super().send(batch, pace)
+
+    async def _resolve(self, name: str, pace: Pace) -> str:
+        found = await self.find_list(name, pace)
+        if found is not None:
+            return found
+        if not self._lists.create_lists:
+            raise Unavailable(f"there is no list `{name}`; make it, or set create_lists to true")
+        return await self.make_list(name, pace)
+
+
+class Spacing:
+    """Keeps requests to one endpoint apart, where it allows less than the tool as a whole."""
+
+    def __init__(self, per_second: float) -> None:
+        self._gap = 1 / per_second
+        self._next = 0.0
+
+    async def __call__(self) -> None:
+        now = time.monotonic()
+        start = max(now, self._next)
+        self._next = start + self._gap
+        if start > now:
+            await asyncio.sleep(start - now)
+
+
+def decoded(response: httpx.Response) -> Any:
+    """An answer's JSON; None when it is none, or too large to be read."""
+    if len(response.content) > _LARGEST_ANSWER:
+        return None
+    try:
+        return msgspec.json.decode(response.content)
+    except msgspec.DecodeError:
+        return None
+
+
+def fields(found: Any) -> dict[str, Any]:
+    """A JSON object; empty when it is something else."""
+    return found if isinstance(found, dict) else {}
+
+
+def items(found: Any) -> list[dict[str, Any]]:
+    """The objects of a JSON list; empty when it is something else."""
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def revealed(secret: SecretStr) -> str:
+    """A secret's value, on its way out."""
+    return secret.get_secret_value()

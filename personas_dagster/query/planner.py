@@ -1,0 +1,300 @@
+"""From definitions to the statements of a plan, level by level.
+
+What belongs here: what is computed at which level, the table of values of a level, and the order
+of all statements. What does not: how streams, references and conditions are compiled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from sqlglot import exp
+
+from personas_dagster.query import compile_references as refs
+from personas_dagster.query import sql
+from personas_dagster.query.checker import check
+from personas_dagster.query.compile_conditions import Items, Source, condition
+from personas_dagster.query.compile_events import select_rows
+from personas_dagster.query.compile_references import References
+from personas_dagster.query.compile_rows import EventRows
+from personas_dagster.query.compile_streams import Statement, Streams
+from personas_dagster.query.definition import Definition
+from personas_dagster.query.references import Scope, known, ordered, scoped_traits
+from personas_dagster.query.sql import column
+from personas_dagster.query.streams import Bounds, Partial, of_reduction, seen
+from personas_dagster.query.tree import (
+    Condition,
+    Literal,
+    Quantified,
+    Query,
+    Reduction,
+    Scalar,
+    Trait,
+    children,
+)
+from personas_dagster.query.values import Constant, Value
+
+RESULTS = "results"
+_SCOPES: tuple[Scope, ...] = ("users", "accounts")
+
+
+@dataclass
+class Planner:
+    definitions: Sequence[Definition]
+    as_of: datetime
+    audiences: Collection[str]
+    streams: Streams = field(init=False)
+    queries: dict[tuple[Scope, str], Query] = field(init=False)
+    places: dict[tuple[Scope, str], tuple[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.as_of.tzinfo is None:
+            raise ValueError(f"as_of {self.as_of} has no time zone; use UTC")
+        self.as_of = self.as_of.astimezone(UTC)
+        self.queries = {(one.collection, one.key): check(one).query for one in self.definitions}
+        if len(self.queries) < len(self.definitions):
+            raise ValueError("two definitions have the same collection and key")
+        self.references = References(known(self.definitions), self.audiences)
+        self.rows = EventRows(self.as_of, self.references)
+        self.streams = Streams(self.rows)
+
+    def statements(self) -> Iterator[tuple[str, exp.Select]]:
+        """Name and SELECT of each table, in order."""
+        levels = ordered(self.definitions, self.queries)
+        self.references.depth = {
+            (one.collection, one.key): depth for depth, level in enumerate(levels) for one in level
+        }
+        marks = []
+        for depth, level in enumerate(levels):
+            self._compile_level(depth, level, levels)
+            marks.append(len(self.streams.statements))
+        return self._assembled(levels, marks)
+
+    def _compile_level(
+        self, depth: int, level: list[Definition], levels: list[list[Definition]]
+    ) -> None:
+        partials = [
+            one
+            for later in levels[depth:]
+            for definition in later
+            for one in self._partials(definition)
+            if self._level_of(one) == depth
+        ]
+        self.streams.compile(list(dict.fromkeys(partials)))
+        for scope in _SCOPES:
+            some = [one for one in level if one.collection == scope]
+            if some:
+                self._values(depth, scope, some)
+
+    def _partials(self, definition: Definition) -> Iterator[Partial]:
+        query = self.queries[definition.collection, definition.key]
+        bounds = _bounds(definition, self.as_of)
+        for scope, node in _reductions(query.body, definition.collection):
+            yield of_reduction(node, scope, bounds)
+        if _is_count(query.body):
+            assert isinstance(query.body, Reduction)
+            yield seen(of_reduction(query.body, definition.collection, bounds))
+
+    def _level_of(self, one: Partial) -> int:
+        traits = [pair for item in one.rows.where for pair in scoped_traits(item, one.scope)]
+        return max((self.references.level(scope, t.key) for scope, t in traits), default=0)
+
+    # Values.
+
+    def _values(self, depth: int, scope: Scope, some: list[Definition]) -> None:
+        """The table of one level: a column per definition, a row per profile."""
+        used: dict[str, None] = {}
+        columns = []
+        name = f"query_level_{depth}_{scope}"
+        for index, definition in enumerate(some):
+            value = self._value(definition, used)
+            columns.append(sql.named(value, f"v{index}"))
+            self.places[scope, definition.key] = (name, f"v{index}")
+        query = sql.select(
+            [column("profile_id", "p"), *columns],
+            sql.table("profiles", "p"),
+            joins=refs.joins(used, column("profile_id", "p")),
+            where=sql.compare("=", column("collection", "p"), sql.text(scope)),
+        )
+        self._state(name, query)
+
+    def _state(self, name: str, query: exp.Select) -> None:
+        self.streams.statements.append(Statement(name, query))
+
+    def _value(self, definition: Definition, used: dict[str, None]) -> exp.Expr:
+        scope = definition.collection
+        body = self.queries[scope, definition.key].body
+        bounds = _bounds(definition, self.as_of)
+        source = self._source(scope, bounds, used)
+        if isinstance(body, Condition):
+            return sql.all_of([*_eligible(definition), condition(body, source)])
+        value = Constant(body) if isinstance(body, Literal) else source.value(body)
+        assert not isinstance(value, Items)
+        if not _is_count(body):
+            return value.json()
+        assert isinstance(body, Reduction)
+        happened = self.streams.value(seen(of_reduction(body, scope, bounds)), used).number()
+        assert happened is not None
+        return sql.case((sql.compare(">", happened, sql.number(0)), value.json()))
+
+    def _source(self, scope: Scope, bounds: Bounds, used: dict[str, None]) -> Source:
+        def value(scalar: Scalar) -> Value | Items:
+            if isinstance(scalar, Trait):
+                return self.references.value(scope, scalar, used)
+            assert isinstance(scalar, Reduction)
+            return self.streams.value(of_reduction(scalar, scope, bounds), used)
+
+        def quantified(node: Quantified) -> exp.Expr:
+            return self._quantified(node, bounds, used)
+
+        return Source(value, self.as_of, quantified)
+
+    def _quantified(self, node: Quantified, bounds: Bounds, used: dict[str, None]) -> exp.Expr:
+        """ANY and ALL: a relation of its own, from links to what each user's condition says."""
+        self.rows.needs_links = True
+        inner: dict[str, None] = {}
+        holds = condition(node.item, self._source("users", bounds, inner))
+        function = "bool_or" if node.quantifier == "ANY" else "bool_and"
+        query = sql.select(
+            [
+                sql.named(column("account_profile_id", "l"), "profile_id"),
+                sql.named(sql.call(function, holds), "holds"),
+            ],
+            sql.table(refs.LINKS, "l"),
+            joins=refs.joins(inner, column("user_profile_id", "l")),
+            group=[column("account_profile_id", "l")],
+        )
+        name = f"query_quantified_{len(self.streams.statements) + 1}"
+        self._state(name, query)
+        used[name] = None
+        return sql.surely(column("holds", name))
+
+    # Assembly.
+
+    def _assembled(
+        self, levels: list[list[Definition]], marks: list[int]
+    ) -> Iterator[tuple[str, exp.Select]]:
+        """All statements in order: links, stored traits, rows of events, then level by level."""
+        late = dict(self._known(levels))
+        origins = self.references.origins
+        through = any(name.endswith("_of_accounts") for name in origins)
+        if self.rows.needs_links or through:
+            yield refs.LINKS, refs.links()
+        for scope in _SCOPES:
+            if f"query_stored_{scope}" in origins:
+                name = f"query_stored_{scope}"
+                yield name, refs.stored(scope, origins[name])
+        if "query_stored_of_accounts" in origins:
+            name = "query_stored_of_accounts"
+            yield name, refs.stored_of_accounts(origins[name])
+        readers: dict[str, int] = {}
+        for statement in self.streams.statements:
+            for table in statement.events:
+                readers[table] = readers.get(table, 0) + 1
+        rows = {one.table: select_rows(one) for one in self.rows.events.values()}
+        for table, query in rows.items():
+            if readers.get(table, 0) > 1:
+                yield table, query
+        for index, statement in enumerate(self.streams.statements, 1):
+            query = statement.query
+            inline = sorted(table for table in statement.events if readers[table] == 1)
+            if inline:
+                query.set("with_", _with({table: rows[table] for table in inline}))
+            yield statement.name, query
+            if index in marks:
+                depth = marks.index(index)
+                yield from ((name, late[name]) for name in late if f"_known_{depth}_" in name)
+        yield RESULTS, self._results()
+
+    def _known(self, levels: list[list[Definition]]) -> Iterator[tuple[str, exp.Select]]:
+        """For each level, what later levels read of it."""
+        for depth in range(len(levels)):
+            for scope in _SCOPES:
+                values = {
+                    one.key: (one, self.places[scope, one.key][1])
+                    for one in levels[depth]
+                    if one.collection == scope
+                }
+                table = f"query_level_{depth}_{scope}"
+                own, through = f"query_known_{depth}_{scope}", f"query_known_{depth}_of_accounts"
+                origins = self.references.origins
+                if own in origins:
+                    yield own, refs.known(origins[own], table, values)
+                if scope == "accounts" and through in origins:
+                    states = refs.known(origins[through], table, values)
+                    yield through, refs.known_of_accounts(origins[through], states)
+
+    def _results(self) -> exp.Select:
+        parts = [self._result(one) for one in self.definitions]
+        if not parts:
+            return _no_results()
+        union: exp.Expr = parts[0]
+        for part in parts[1:]:
+            union = exp.Union(this=union, expression=part, distinct=False)
+        return (
+            union
+            if isinstance(union, exp.Select)
+            else sql.select([sql.everything()], sql.subquery(union, "all_results"))
+        )
+
+    def _result(self, definition: Definition) -> exp.Select:
+        table, name = self.places[definition.collection, definition.key]
+        value = column(name)
+        is_audience = definition.kind == "audience"
+        return sql.select(
+            [
+                sql.named(sql.text(definition.key), "key"),
+                sql.named(sql.text(definition.kind), "kind"),
+                sql.named(sql.text(definition.collection), "collection"),
+                column("profile_id"),
+                sql.named(sql.text("true") if is_audience else value, "value"),
+            ],
+            sql.table(table),
+            where=value.copy() if is_audience else sql.is_not_null(value.copy()),
+        )
+
+
+def _bounds(definition: Definition, as_of: datetime) -> Bounds:
+    return Bounds(as_of, definition.lookback, definition.received_after)
+
+
+def _eligible(definition: Definition) -> list[exp.Expr]:
+    """Whom an audience of users is evaluated over."""
+    if definition.collection == "accounts" or definition.include_anonymous is None:
+        return []
+    is_known = column("is_known", "p")
+    if not definition.include_anonymous:
+        return [is_known]
+    return [sql.any_of([is_known, column("has_anonymous_id", "p")])]
+
+
+def _is_count(body: Condition | Scalar) -> bool:
+    """A trait that is 0 for those who did it once, and absent for those who never did."""
+    return isinstance(body, Reduction) and body.name in ("count", "unique_count")
+
+
+def _reductions(node: object, scope: Scope) -> Iterator[tuple[Scope, Reduction]]:
+    """The reductions of a query's own streams (not the children of funnels), with their scope."""
+    if isinstance(node, Reduction):
+        yield scope, node
+        return
+    for child in children(node):
+        yield from _reductions(child, "users" if isinstance(node, Quantified) else scope)
+
+
+def _with(tables: dict[str, exp.Select]) -> exp.With:
+    return exp.With(
+        expressions=[
+            exp.CTE(this=query, alias=exp.TableAlias(this=exp.to_identifier(name)))
+            for name, query in tables.items()
+        ]
+    )
+
+
+def _no_results() -> exp.Select:
+    """The empty result, with its columns."""
+    names = ("key", "kind", "collection", "profile_id", "value")
+    empty = [sql.named(sql.cast(sql.NULL(), "VARCHAR"), name) for name in names]
+    return exp.Select(expressions=empty, where=exp.Where(this=sql.FALSE()))

@@ -1,0 +1,190 @@
+"""What the core asks of a lake: idempotent writes, snapshots, errors that name the table."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from personas_dagster.engines import DuckDBEngine
+from personas_dagster.errors import LakeUnavailable
+from personas_dagster.lake import TABLES, DeltaLake
+
+AT = dt.datetime(2026, 1, 1, 0, 0, 0, 123456, tzinfo=dt.UTC)
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> DeltaLake:
+    return DeltaLake(tmp_path / "lake")
+
+
+def members(*names: str, audience: str = "big") -> pa.Table:
+    rows = [
+        {"audience": audience, "collection": "users", "profile_id": name, "entered_at": AT}
+        for name in names
+    ]
+    return pa.Table.from_pylist(rows, schema=TABLES["audience_memberships"].schema)
+
+
+def rows(lake: DeltaLake, table: str = "audience_memberships") -> list[dict[str, Any]]:
+    with DuckDBEngine(threads=1).session(lake) as session:
+        session.view(table)
+        found: list[dict[str, Any]] = session.fetch(f"SELECT * FROM {table}").to_pylist()
+    return found
+
+
+def names(lake: DeltaLake) -> list[str]:
+    return sorted(row["profile_id"] for row in rows(lake))
+
+
+def test_never_written(lake: DeltaLake) -> None:
+    assert (lake.files("merges"), lake.version("merges"), lake.bytes("merges")) == ([], None, 0)
+    assert lake.versions() == {} and rows(lake) == []
+
+
+def test_unknown_table(lake: DeltaLake) -> None:
+    with pytest.raises(KeyError):
+        lake.append("nonsense", members())
+
+
+def test_append_adds(lake: DeltaLake) -> None:
+    assert lake.append("audience_memberships", members("a", "b")) == 2
+    assert lake.append("audience_memberships", members("c")) == 1
+    assert names(lake) == ["a", "b", "c"]
+    assert lake.bytes("audience_memberships") > 0
+
+
+def test_append_once(lake: DeltaLake) -> None:
+    table = "audience_memberships"
+    assert lake.append(table, members("a"), once=("load", 2)) == 1
+    assert lake.append(table, members("a"), once=("load", 2)) == 0
+    assert lake.append(table, members("z"), once=("load", 1)) == 0
+    assert lake.append(table, members("b"), once=("refresh", 1)) == 1
+    assert lake.append(table, members("c"), once=("load", 3)) == 1
+    assert names(lake) == ["a", "b", "c"]
+
+
+def test_replace_all(lake: DeltaLake) -> None:
+    table = "audience_memberships"
+    lake.append(table, members("a", "b"))
+    lake.replace(table, members("c"))
+    assert names(lake) == ["c"]
+    assert lake.replace(table, members()) == 0
+    assert names(lake) == []
+
+
+def test_replace_where(lake: DeltaLake) -> None:
+    table = "audience_memberships"
+    lake.append(table, members("a", "b"))
+    lake.append(table, members("c", audience="other"))
+    lake.replace(table, members("d"), where="audience = 'big'")
+    assert names(lake) == ["c", "d"]
+
+
+def test_replace_where_nothing_matches(lake: DeltaLake) -> None:
+    table = "audience_memberships"
+    lake.append(table, members("a"))
+    lake.replace(table, members(), where="audience = 'none'")
+    assert names(lake) == ["a"]
+
+
+def test_replace_where_keeps_to_its_rows(lake: DeltaLake) -> None:
+    """Rows that the predicate does not cover would be lost from sight; they are refused."""
+    lake.append("audience_memberships", members("a"))
+    with pytest.raises(LakeUnavailable, match="audience_memberships"):
+        lake.replace("audience_memberships", members("b", audience="x"), where="audience = 'big'")
+    assert names(lake) == ["a"]
+
+
+def test_replace_once(lake: DeltaLake) -> None:
+    table = "audience_memberships"
+    lake.replace(table, members("a"), once=("load", 1))
+    assert lake.replace(table, members("b"), once=("load", 1)) == 0
+    assert names(lake) == ["a"]
+
+
+def test_snapshot_stays(lake: DeltaLake) -> None:
+    lake.append("audience_memberships", members("a"))
+    then = lake.at(lake.versions())
+    lake.replace("audience_memberships", members("b"))
+    lake.append("merges", pa.table({"child_id": ["x"]}))
+    assert names(then) == ["a"] and rows(then, "merges") == []
+    assert then.versions() == {"audience_memberships": 0}
+
+
+def test_snapshot_is_for_reading(lake: DeltaLake) -> None:
+    lake.append("audience_memberships", members("a"))
+    then = lake.at(lake.versions())
+    with pytest.raises(LakeUnavailable, match="snapshot of audience_memberships is read-only"):
+        then.append("audience_memberships", members("b"))
+
+
+def test_live_tables_of_a_snapshot(lake: DeltaLake) -> None:
+    lake.append("audience_memberships", members("a"))
+    then = lake.at(lake.versions(), live=("merges",))
+    then.append("merges", pa.table({"child_id": ["x"]}))
+    assert [row["child_id"] for row in rows(then, "merges")] == ["x"]
+
+
+def test_snapshot_that_is_gone(lake: DeltaLake) -> None:
+    lake.append("audience_memberships", members("a"))
+    then = lake.at({"audience_memberships": 7})
+    with pytest.raises(LakeUnavailable, match="audience_memberships"):
+        then.files("audience_memberships")
+
+
+def test_missing_columns_are_null(lake: DeltaLake) -> None:
+    lake.append("merges", pa.table({"child_id": ["x"], "unknown": [1], "load_id": ["7"]}))
+    (row,) = rows(lake, "merges")
+    assert (row["child_id"], row["load_id"], row["parent_id"]) == ("x", 7, None)
+    assert "unknown" not in row
+
+
+def test_instants_are_exact(lake: DeltaLake) -> None:
+    lake.append("audience_memberships", members("a"))
+    assert rows(lake)[0]["entered_at"] == AT
+
+
+def test_stream_of_batches(lake: DeltaLake) -> None:
+    batches = [members("a").to_batches()[0], members("b", "c").to_batches()[0]]
+    reader = pa.RecordBatchReader.from_batches(members().schema, batches)
+    assert lake.append("audience_memberships", reader) == 3
+
+
+def test_stream_that_fails_writes_nothing(lake: DeltaLake) -> None:
+    lake.append("audience_memberships", members("a"))
+
+    def batches() -> Any:
+        yield members("b").to_batches()[0]
+        raise RuntimeError("the source broke off")
+
+    reader = pa.RecordBatchReader.from_batches(members().schema, batches())
+    with pytest.raises(Exception, match="the source broke off"):
+        lake.append("audience_memberships", reader)
+    assert names(lake) == ["a"]
+
+
+def test_damaged_table_is_named(lake: DeltaLake, tmp_path: Path) -> None:
+    lake.append("merges", pa.table({"child_id": ["x"]}))
+    log = next((tmp_path / "lake" / "merges" / "_delta_log").glob("*.json"))
+    log.write_text("not json")
+    with pytest.raises(LakeUnavailable, match="table merges at .* check the lake's location"):
+        lake.files("merges")
+
+
+def test_location_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "lake").write_text("")
+    with pytest.raises(LakeUnavailable, match="table merges at .*/lake cannot be used"):
+        DeltaLake(tmp_path / "lake").append("merges", pa.table({"child_id": ["x"]}))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_can_be_written_and_read(lake: DeltaLake, name: str) -> None:
+    spec = TABLES[name]
+    arrays = [pa.nulls(1, field.type) for field in spec.schema]
+    assert lake.append(name, pa.table(arrays, schema=spec.schema)) == 1
+    assert list(rows(lake, name)[0]) == spec.schema.names
+    assert spec.description and set(spec.bookkeeping) <= set(spec.schema.names)

@@ -1,0 +1,34 @@
+"""What runs by itself: a file lands, a refresh starts; what changed starts the sync."""
+
+import datetime as dt
+
+import dagster as dg
+import pytest
+
+from tests.live.conftest import Live
+from tests.live.messages import message, write
+from tests.live.running import eventually
+
+pytestmark = pytest.mark.dagster_ui
+
+SPACE = "development"
+
+
+def runs(live: Live, job: str) -> list[dg.RunRecord]:
+    filters = dg.RunsFilter(job_name=job, tags={"dagster/code_location": SPACE})
+    found = live.ui.instance.get_run_records(filters)
+    return [r for r in found if r.dagster_run.status == dg.DagsterRunStatus.SUCCESS]
+
+
+def test_a_file_that_lands_reaches_the_destination(live: Live) -> None:
+    live.tool.clear()
+    now = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
+    at = f"{now:%Y-%m-%dT%H:%M:%SZ}"
+    rows = [message(f"rich-{n}", n, at, properties={"revenue": 900}) for n in range(20)]
+    write(live.ui.space(SPACE).landing.incoming / "web_shop" / "landed.jsonl", rows)
+    eventually(lambda: runs(live, "refresh"), "a refresh that the sensor started")
+    eventually(lambda: runs(live, "sync_webhook"), "a sync that the change started")
+    told = {m["userId"] for m in live.tool.messages}
+    assert told == {f"rich-{n}" for n in range(20)}
+    entered = [m for m in live.tool.messages if m.get("event") == "Audience Entered"]
+    assert len(entered) == 20
