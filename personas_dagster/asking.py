@@ -18,7 +18,9 @@ import pyarrow.csv
 from personas_dagster.errors import PersonasError, QueryError
 from personas_dagster.interfaces import Session
 from personas_dagster.query import Definition, check, evaluate, parse, plan, unparse
+from personas_dagster.refresh import dated_definitions
 from personas_dagster.spaces import Space
+from personas_dagster.traits.custom import custom_values, show_custom_values
 from personas_dagster.traits.world import prepare_world
 
 _LAST_EVENTS = 10
@@ -72,7 +74,28 @@ def ask(
 
 def _plan(space: Space, asked: Sequence[Asked], as_of: dt.datetime) -> Any:
     definitions = [one.definition for one in asked]
+    if _is_past(space, as_of):
+        definitions += _referenced(space, definitions)
     return plan(definitions, as_of=as_of, audiences=space.audience_keys)
+
+
+def _is_past(space: Space, as_of: dt.datetime) -> bool:
+    """Whether the values that the last refresh stored are not those of this instant."""
+    last = space.last_refresh()
+    return last is not None and as_of < last["as_of"]
+
+
+def _referenced(space: Space, definitions: Sequence[Definition]) -> list[Definition]:
+    """The space's traits and audiences that the queries read, also through others."""
+    own = {one.key: one for one in dated_definitions(space)}
+    found: dict[str, Definition] = {}
+    waiting = list(definitions)
+    while waiting:
+        for key in check(waiting.pop()).references:
+            if key in own and key not in found:
+                found[key] = own[key]
+                waiting.append(own[key])
+    return list(found.values())
 
 
 def sql(space: Space, asked: Sequence[Asked], *, as_of: dt.datetime) -> str:
@@ -100,9 +123,15 @@ def explain(
 
 @contextmanager
 def answers(space: Space, asked: Sequence[Asked], *, as_of: dt.datetime) -> Iterator[Session]:
-    """A session that holds `results` for all queries."""
+    """A session that holds `results` for all queries.
+
+    At an instant before the last refresh, what they reference is evaluated at it too.
+    """
     with space.session() as session:
-        prepare_world(session)
+        if _is_past(space, as_of):
+            custom_values(session, as_of=as_of, promote=space.promotions)
+            show_custom_values(session)
+        prepare_world(session, as_of=as_of)
         evaluate(session, _plan(space, asked, as_of))
         yield session
 
@@ -133,6 +162,8 @@ def rows(session: Session, asked: Sequence[Asked]) -> Iterator[dict[str, Any]]:
     lines = {one.definition.key: one.line for one in asked}
     for batch in session.stream(_ROWS):
         for row in batch.to_pylist():
+            if row["key"] not in lines:
+                continue  # what a query references
             yield {
                 "query": lines[row["key"]],
                 "profile_id": row["profile_id"],

@@ -29,7 +29,7 @@ from personas_dagster.spaces import Space
 from personas_dagster.state.registry import created, register
 from personas_dagster.state.schema import refreshes
 from personas_dagster.traits.compute import Computed, compute
-from personas_dagster.traits.custom import Promotion, refresh_custom_traits
+from personas_dagster.traits.custom import refresh_custom_traits
 
 _PATIENCE = 600.0  # seconds that an intake waits for another one
 _LOGS = ("custom_traits", "computed_traits", "sql_traits", "audience_changes")
@@ -154,7 +154,6 @@ def settle(space: Space) -> int:
 
 def custom_traits(space: Space, refresh: Refresh) -> dict[str, int]:
     """Bring custom traits up to the refresh's instant."""
-    promote = [Promotion(p.event, p.property, p.key) for p in space.settings.promote]
     with space.engine.session(space.lake) as session:
         views.prepare(session)
         return refresh_custom_traits(
@@ -162,7 +161,7 @@ def custom_traits(space: Space, refresh: Refresh) -> dict[str, int]:
             space.lake,
             as_of=refresh.as_of,
             refresh_id=refresh.refresh_id,
-            promote=promote,
+            promote=space.promotions,
         )
 
 
@@ -174,7 +173,7 @@ def compute_definitions(
         return compute(
             session,
             space.lake,
-            [d for d in _dated(space) if only is None or d.key in only],
+            [d for d in dated_definitions(space) if only is None or d.key in only],
             as_of=refresh.as_of,
             refresh_id=refresh.refresh_id,
             run_id=refresh.run_id,
@@ -182,7 +181,7 @@ def compute_definitions(
         )
 
 
-def _dated(space: Space) -> list[Definition]:
+def dated_definitions(space: Space) -> list[Definition]:
     """The space's definitions; those without history know since when they are there."""
     since = created(space.state) if space.keys_without_history else {}
     return [
@@ -227,7 +226,7 @@ def finish(space: Space, refresh: Refresh, *, now: dt.datetime) -> dict[str, int
 
 def _registered(space: Space) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
     def facts(definition: Definition) -> dict[str, Any]:
-        return {"query": definition.query, "collection": definition.collection}
+        return {"query": definition.query.strip(), "collection": definition.collection}
 
     return {
         definition.key: (

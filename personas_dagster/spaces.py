@@ -28,6 +28,7 @@ from personas_dagster.project.declared import Project, query_definitions, space_
 from personas_dagster.query import Definition
 from personas_dagster.state import State
 from personas_dagster.state.schema import refreshes
+from personas_dagster.traits.custom import Promotion
 from personas_dagster.traits.world import prepare_values
 
 
@@ -114,6 +115,11 @@ class Space:
             for name, declared in self.project.connections.items()
             if self.has(declared.model) and declared.model.destination in self.destinations
         }
+
+    @cached_property
+    def promotions(self) -> tuple[Promotion, ...]:
+        """Event properties that are kept as custom traits."""
+        return tuple(Promotion(p.event, p.property, p.key) for p in self.settings.promote)
 
     @cached_property
     def keys_without_history(self) -> frozenset[str]:

@@ -41,10 +41,11 @@ _DETAIL = 300
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """Changes of one connection, each with its messages."""
+    """Changes of one connection, each with its messages. `fits`: the tool takes them at once."""
 
     connection: str
     rows: Sequence[tuple[Change, Sequence[Message]]]
+    fits: bool = False
 
     @property
     def messages(self) -> list[Message]:
@@ -55,6 +56,11 @@ def parcels(
     changes: Iterable[Change], writers: Mapping[str, Writer], abilities: Abilities
 ) -> Iterator[Parcel]:
     """Pack changes, which come ordered by connection and profile, into parcels."""
+
+    def packed() -> Parcel:
+        fits = count <= abilities.batch_size and size <= (abilities.max_batch_bytes or size)
+        return Parcel(connection, rows, fits)
+
     for connection, theirs in groupby(changes, key=attrgetter("connection")):
         writer = writers[connection]
         rows: list[tuple[Change, Sequence[Message]]] = []
@@ -67,19 +73,22 @@ def parcels(
                 count + len(messages) > abilities.batch_size
                 or size + weight > (abilities.max_batch_bytes or 0)
             ):
-                yield Parcel(connection, rows)
+                yield packed()
                 rows, count, size = [], 0, 0
             rows.extend(more)
             count, size = count + len(messages), size + weight
         if rows:
-            yield Parcel(connection, rows)
+            yield packed()
 
 
-def batches(messages: Sequence[Message], abilities: Abilities) -> Iterator[list[Message]]:
+def batches(parcel: Parcel, abilities: Abilities) -> Iterator[list[Message]]:
     """Cut a parcel's messages to what the tool takes at once; a profile may need several."""
+    if parcel.fits:
+        yield parcel.messages
+        return
     batch: list[Message] = []
     size = 0
-    for message in messages:
+    for message in parcel.messages:
         weight = _bytes(message) if abilities.max_batch_bytes else 0
         if batch and (
             len(batch) >= abilities.batch_size or size + weight > (abilities.max_batch_bytes or 0)
@@ -132,7 +141,7 @@ class Delivery:
             intent = self._log.intend(parcel)
             dispatch = Dispatch(self._destination, self._pace, self._retries)
             try:
-                for batch in batches(parcel.messages, self._destination.abilities):
+                for batch in batches(parcel, self._destination.abilities):
                     await dispatch.send(batch)
             except Unauthorized as error:
                 self.stopped = error
@@ -175,7 +184,8 @@ class Dispatch:
     async def _try(self, pending: list[Message]) -> list[Message]:
         """One attempt. Settles what it can; raises for what is to be tried again."""
         try:
-            outcomes = await self._destination.send(pending, self._pace)
+            with self._pace.turn() as turn:
+                outcomes = await self._destination.send(pending, turn)
         except Unavailable:
             self.in_doubt = True
             raise

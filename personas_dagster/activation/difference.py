@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from personas_dagster.activation import aliases
 from personas_dagster.activation.connection import Connection, forms_of
 from personas_dagster.activation.destination import Abilities
 from personas_dagster.activation.standing import Standing
@@ -252,6 +253,7 @@ WITH before AS (
 ),
 moved AS (
   SELECT DISTINCT connection, profile_id, value = exit_value AS is_exit FROM sync_changes
+  WHERE NOT starts_with(recipient, '{"previous_id":')
 )
 SELECT c.connection,
        (SELECT count(*) FROM before b WHERE b.connection = c.connection) AS before,
@@ -317,6 +319,21 @@ WHERE s.is_silent AND s.connection NOT IN (SELECT connection FROM sync_held)
 """
 
 
+# They are as large as what is due; sending takes long, and needs none of them.
+_DONE_WITH = (
+    "sync_prints",
+    "sync_all",
+    "sync_values",
+    "sync_recipients",
+    "sync_ledger",
+    "sync_told",
+    "sync_known",
+    "sync_known_accounts",
+    "sync_merged",
+    "sync_gone",
+)
+
+
 @dataclass(frozen=True)
 class Size:
     """An audience as the destination knew it, as it is, and how many profiles differ."""
@@ -341,17 +358,22 @@ class Difference:
         session.register("sync_connections", _connections(connections, abilities, first))
         session.register("sync_matches", _matches(abilities))
         session.register("sync_enrich", _enrich(connections, abilities))
-        standing = self._standing = Standing(
+        self._standing = standing = Standing(
             session, dated=any(c.email != "all" for c in connections)
         )
-        for statement in (_IDENTIFIERS, _RECIPIENTS, _LEDGER, _DUE, _KNOWN, _LINKED):
+        for statement in (_IDENTIFIERS, _RECIPIENTS, "DROP TABLE sync_identifiers"):
+            session.run(statement)
+        for statement in (_LEDGER, _DUE, _KNOWN, _LINKED):
             session.run(statement)
         if session.fetch(_JOINED).column("n")[0].as_py():
             session.view("sync_origins", "identifiers")
         else:
             session.register("sync_origins", _ORIGINS.empty_table())
-        for statement in (_CAME_BY_MERGE, _ENTRIES, _GONE, _EXITS, _ENRICHED):
+        for statement in (_CAME_BY_MERGE, _ENTRIES, "DROP TABLE sync_due", _GONE, _EXITS):
             session.run(statement)
+        if any(c.alias for c in connections):
+            aliases.find(session)
+        session.run(_ENRICHED)
         self.due: dict[str, dict[str, int]] = {c.name: {} for c in connections}
         for row in session.fetch(_DUE_COUNTS).to_pylist():
             self.due[row["connection"]][row["reason"]] = row["n"]
@@ -367,6 +389,9 @@ class Difference:
             for row in session.fetch(_SIZES).to_pylist()
         }
         self.notes = standing.note()
+        session.run("DROP VIEW sync_marked")
+        for name in _DONE_WITH:
+            session.run(f"DROP TABLE {name}")
 
     def hold(self, connections: Sequence[str]) -> None:
         """Leave these connections out of what `changes` and `silent` return."""
@@ -430,6 +455,7 @@ def _connections(
             "is_first": [c.name in first for c in connections],
             "backfill": [c.backfill and abilities.takes_historical for c in connections],
             "resend": [c.resend_new_identifiers for c in connections],
+            "alias": [c.alias and abilities.knows_alias for c in connections],
             "to_accounts": ["group" in one for one in forms],
             "to_users": [bool({"identify", "track", "add"} & set(one)) for one in forms],
         }

@@ -85,6 +85,8 @@ class Writer:
     def write(self, change: Change) -> list[Message]:
         """The messages of one change, in the order in which they are to be sent."""
         recipient: dict[str, str] = msgspec.json.decode(change.recipient)
+        if "previous_id" in recipient:
+            return [self._alias(change, recipient["previous_id"], recipient["user_id"])]
         value = msgspec.json.decode(change.value)
         traits = msgspec.json.decode(change.traits) if change.traits else {}
         return [
@@ -99,6 +101,26 @@ class Writer:
             )
             for form in self._forms_for(change, value)
         ]
+
+    def _alias(self, change: Change, previous_id: str, user_id: str) -> Message:
+        body = {
+            "type": "alias",
+            "messageId": f"{change.message_id}-alias",
+            "timestamp": self._timestamp,
+            "userId": user_id,
+            "previousId": previous_id,
+            "integrations": self._integrations,
+            "context": {"personas": self._personas},
+        }
+        return Message(
+            form="alias",
+            message_id=f"{change.message_id}-alias",
+            connection=self._connection.name,
+            key=self._connection.key,
+            recipient={"user_id": user_id},
+            value=None,
+            body=body,
+        )
 
     def _forms_for(self, change: Change, value: Any) -> tuple[Form, ...]:
         if "add" in self._forms:

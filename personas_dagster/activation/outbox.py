@@ -16,12 +16,13 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from personas_dagster.activation.messages import Change
+from personas_dagster.activation.pace import answered_now, milliseconds
 from personas_dagster.interfaces import Lake
 from personas_dagster.lake.tables import TABLES
 from personas_dagster.state.schema import connections, intents, syncs
 from personas_dagster.state.store import State
 
-_PAGE = 200
+_PAGE, _PAGE_MOST, _PAGE_ROWS = 20, 2_000, 20_000  # intents read at once; the rows aimed at
 _LEDGER = TABLES["ledger"].schema
 
 
@@ -86,12 +87,19 @@ class Outbox:
                 .where(syncs.c.destination == self._destination, syncs.c.status == "started")
                 .values(status="failed", finished_at=self._now(), counts={"killed": True})
             )
+            last = connection.execute(
+                sa.select(syncs.c.places)
+                .where(syncs.c.destination == self._destination)
+                .order_by(syncs.c.sync_id.desc())
+                .limit(1)
+            ).scalar()
             row = connection.execute(
                 sa.insert(syncs).values(
                     destination=self._destination,
                     refresh_id=refresh_id,
                     status="started",
                     started_at=self._now(),
+                    places=answered_now(last, milliseconds()),
                 )
             )
             return _key(row)
@@ -150,7 +158,7 @@ class Outbox:
         return moved
 
     def _batches(self, through: int) -> Iterator[pa.RecordBatch]:
-        after = 0
+        after, limit = 0, _PAGE
         while after < through:
             page = self._state.rows(
                 sa.select(intents)
@@ -160,13 +168,16 @@ class Outbox:
                     intents.c.intent_id <= through,
                 )
                 .order_by(intents.c.intent_id)
-                .limit(_PAGE)
+                .limit(limit)
             )
             if not page:
                 return
             after = page[-1]["intent_id"]
             rows = [row for intent in page for row in _ledger_rows(intent)]
-            yield pa.RecordBatch.from_pylist(rows, schema=_LEDGER)
+            columns = list(zip(*rows, strict=True)) or [()] * len(_LEDGER)
+            arrays = [pa.array(c, f.type) for c, f in zip(columns, _LEDGER, strict=True)]
+            yield pa.RecordBatch.from_arrays(arrays, schema=_LEDGER)
+            limit = min(_PAGE_MOST, max(_PAGE, len(page) * _PAGE_ROWS // max(1, len(rows))))
 
 
 def _key(result: sa.CursorResult[Any]) -> int:
@@ -175,29 +186,19 @@ def _key(result: sa.CursorResult[Any]) -> int:
     return int(key[0])
 
 
-def _ledger_rows(intent: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _ledger_rows(intent: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """An intent's rows, in the order of the ledger's columns."""
     told, answer = intent["rows"], intent["outcomes"]
     at = dt.datetime.fromisoformat(answer["at"]) if answer else intent["written_at"]
     outcomes = (
         answer["rows"] if answer else [["unknown", "no answer was recorded"]] * len(told["rows"])
     )
+    destination, connection, key = intent["destination"], intent["connection"], told["key"]
+    refresh_id, sync_id = told["refresh_id"], intent["sync_id"]
     for row, (outcome, detail) in zip(told["rows"], outcomes, strict=True):
-        if outcome == "not_taken":
-            continue
-        profile_id, recipient, value, reason, message_id, mark = row
-        yield {
-            "destination": intent["destination"],
-            "connection": intent["connection"],
-            "key": told["key"],
-            "profile_id": profile_id,
-            "recipient": recipient,
-            "value": value,
-            "reason": reason,
-            "outcome": outcome,
-            "detail": detail,
-            "message_id": message_id,
-            "refresh_id": told["refresh_id"],
-            "sync_id": intent["sync_id"],
-            "confirmed_at": at,
-            "mark": mark,
-        }
+        if outcome != "not_taken":
+            profile_id, recipient, value, reason, message_id, mark = row
+            yield (
+                *(destination, connection, key, profile_id, recipient, value, reason),
+                *(outcome, detail, message_id, refresh_id, sync_id, at, mark),
+            )

@@ -57,13 +57,18 @@ GROUP BY f.connection, l.user_profile_id
 # and move together. When an e-mail was seen first matters where one is chosen by that.
 _PRINTS = """
 CREATE OR REPLACE TEMP TABLE sync_prints AS
-SELECT hash(profile_id) AS h,
-       bit_xor(hash(type, value, CASE WHEN ? AND type = 'email' THEN first_seen_at END))
-         AS print
+SELECT hash(profile_id) AS h, bit_xor(hash(type, value)) AS print
 FROM graph_identifiers
 WHERE (type = 'email' OR type IN (SELECT type FROM sync_matches))
-  AND hash(profile_id) IN (SELECT hash(profile_id) FROM sync_all)
 GROUP BY 1
+"""
+_PRINTS_DATED = _PRINTS.replace(
+    "hash(type, value)", "hash(type, value, CASE WHEN type = 'email' THEN first_seen_at END)"
+)
+_FEW = "\n  AND hash(profile_id) IN (SELECT hash(profile_id) FROM sync_all)\nGROUP BY 1"
+# Picking the members' identifiers pays where most profiles are none of them.
+_MOST = """
+SELECT 5 * (SELECT count(*) FROM sync_all) > (SELECT count(*) FROM graph_roots) AS most
 """
 
 _MARKED = """
@@ -194,7 +199,8 @@ WHERE n.connection NOT IN (SELECT connection FROM sync_held)
 
 
 class Standing:
-    """Leaves `sync_values`: the members and values of profiles that may have something due.
+    """Leaves `sync_values`: the members and values of profiles that may have something due, and
+    `sync_marked`, the same of all.
 
     `members` counts all of a connection, `standing` those that are passed over. The session has
     `sync_connections` and `sync_matches`.
@@ -203,9 +209,13 @@ class Standing:
     def __init__(self, session: Session, *, dated: bool) -> None:
         self._session = session
         session.run(_ALL)
-        session.run(_PRINTS, [dated])
+        prints = _PRINTS_DATED if dated else _PRINTS
+        if not session.fetch(_MOST).column("most")[0].as_py():
+            prints = prints.replace("\nGROUP BY 1", _FEW)
+        session.run(prints)
         for statement in (_MARKED, _LAST, _APART, _ROOTS, _TOUCHED, _TOLD, _HOLDERS, _VALUES):
             session.run(statement)
+        session.run("DROP TABLE sync_last")
         rows = session.fetch(_STANDING).to_pylist()
         self.members: dict[str, int] = {row["connection"]: row["members"] for row in rows}
         self.standing: dict[str, int] = {row["connection"]: row["standing"] for row in rows}

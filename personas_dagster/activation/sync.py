@@ -18,7 +18,7 @@ from personas_dagster.activation.destination import Destination
 from personas_dagster.activation.difference import Difference, reason_to_hold
 from personas_dagster.activation.messages import Writer, read_changes
 from personas_dagster.activation.outbox import Outbox, Settled
-from personas_dagster.activation.pace import Limiter, SharedPace, SlidingWindow
+from personas_dagster.activation.pace import Limiter, SharedPace, SharedWindow
 from personas_dagster.activation.report import ConnectionReport, SyncReport
 from personas_dagster.activation.retries import Retries
 from personas_dagster.activation.standing import NOTE_FROM
@@ -54,7 +54,8 @@ def sync(
 
     `prepare` makes the graph's relations, `trait_values` and `members` readable in a session.
     `allow` maps connections or keys to the reason why the circuit breaker lets them pass once.
-    `limiter` replaces the in-process cap on requests; `progress` is told rows done and in all.
+    `limiter` replaces the cap on requests that all processes share; `progress` is told how many
+    rows are done, and of how many.
 
     Raises `Busy` when another sync of this destination runs, and `Unauthorized` when the tool
     does not accept the credentials. All else that went wrong is in the report.
@@ -70,7 +71,8 @@ def sync(
         now=now,
         owner=owner,
         allow=dict(allow or {}),
-        limiter=limiter or (SlidingWindow(per_second) if per_second else None),
+        limiter=limiter
+        or (SharedWindow(state, destination_name, per_second) if per_second else None),
         retries=retries or Retries(),
         progress=progress or (lambda done, total: None),
     )
@@ -126,7 +128,7 @@ class _Job:
         abilities = self.destination.abilities
         for parcel in self._parcels(difference):
             report.connections[parcel.connection].messages += len(parcel.messages)
-            for batch in batches(parcel.messages, abilities):
+            for batch in batches(parcel, abilities):
                 requests = self.destination.preview(batch)
                 report.requests += len(requests)
                 report.examples.extend(requests[: _EXAMPLES - len(report.examples)])

@@ -15,6 +15,12 @@ from personas_dagster.spaces import Space
 
 GROUP = "events"
 
+_ALL = "SELECT count(*) FROM events"
+_BY_EVENT = """
+SELECT coalesce(event, type) AS event, count(*) AS n FROM events
+GROUP BY ALL ORDER BY n DESC, event LIMIT 12
+"""
+
 
 def partitions(space: Space) -> dg.TimeWindowPartitionsDefinition:
     """Daily on the UTC date of `receivedAt`, or hourly where the space says so."""
@@ -121,21 +127,15 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
         with held.engine.session(held.lake) as session:
             compacted = compact(session, held.lake)
             session.view("events")
-            named = session.fetch(
-                "SELECT coalesce(event, type) AS event, count(*) AS messages FROM events "
-                "GROUP BY ALL ORDER BY messages DESC, event LIMIT 12"
-            ).to_pylist()
-            total = session.fetch("SELECT count(*) FROM events").column(0)[0].as_py()
-        return dg.MaterializeResult(
-            metadata={
-                "dagster/row_count": total,
+            metadata = {
+                "dagster/row_count": session.fetch(_ALL).column(0)[0].as_py(),
                 "new_messages": written,
                 "size": show.size(held.lake.bytes("events")),
                 "months_compacted": len(compacted),
-                "by_event": show.bars(
-                    {row["event"]: row["messages"] for row in named}, title="messages by event"
-                ),
             }
-        )
+            if written:
+                named = {row["event"]: row["n"] for row in session.fetch(_BY_EVENT).to_pylist()}
+                metadata["by_event"] = show.bars(named, title="messages by event")
+        return dg.MaterializeResult(metadata=metadata)
 
     return [landing, raw_events, dg.AssetsDefinition(specs=[rejected_events]), events]

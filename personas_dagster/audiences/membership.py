@@ -37,6 +37,9 @@ SELECT m.audience, m.collection, m.profile_id, m.entered_at
 FROM members m ANTI JOIN evaluated_audiences USING (audience)
 ORDER BY audience, profile_id
 """
+_MERGED = """
+SELECT count(*) FROM audience_memberships a JOIN graph_parents m ON m.child_id = a.profile_id
+"""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def record_members(
     refresh_id: int,
     run_id: str,
 ) -> dict[str, Movement]:
-    """Compare `results` with `members`, append the changes and rewrite the memberships.
+    """Compare `results` with `members`, append the changes and rewrite the memberships if any.
 
     `audiences` maps the keys that were evaluated to their collections. A merge moves a
     membership: `members` is led through the graph's parents already.
@@ -80,7 +83,8 @@ def record_members(
             session.stream("SELECT * FROM member_changes ORDER BY audience, profile_id"),
             once=("refresh", refresh_id),
         )
-    lake.replace("audience_memberships", session.fetch(_TABLE, [as_of]))
+    if moved or session.fetch(_MERGED).column(0)[0].as_py():
+        lake.replace("audience_memberships", session.fetch(_TABLE, [as_of]))
     return {
         key: Movement(
             size.get(key, 0), moved.get((key, "entered"), 0), moved.get((key, "exited"), 0)

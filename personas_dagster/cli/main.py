@@ -48,7 +48,8 @@ def main() -> None:
         sys.stderr.close()  # whoever read our output has had enough
         sys.exit(0)
     except Exception as error:
-        _fail(f"personas: {type(error).__name__}: {error} (run with -v for the whole trace)")
+        reason = (str(error).splitlines() or [""])[0]
+        _fail(f"personas: {type(error).__name__}: {reason} (run with -v for the whole trace)")
 
 
 def _fail(message: str) -> None:

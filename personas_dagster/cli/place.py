@@ -124,7 +124,12 @@ def dev(
             *(() if verbose else ("--log-level", "warning")),
         ],
         cwd=root,
-        env={**os.environ, "DAGSTER_HOME": str(home), "PERSONAS_PROJECT": str(root)},
+        env={
+            "PERSONAS_UI_URL": f"http://{host}:{port}",  # where alerts lead to
+            **os.environ,
+            "DAGSTER_HOME": str(home),
+            "PERSONAS_PROJECT": str(root),
+        },
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:

@@ -12,11 +12,20 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from personas_dagster.activation.destination import Destination
+from personas_dagster.destinations.amplitude import open_amplitude
 from personas_dagster.destinations.braze import open_braze
 from personas_dagster.destinations.customerio import open_customerio
+from personas_dagster.destinations.hubspot import open_hubspot
+from personas_dagster.destinations.hubspot_lists import open_hubspot_lists
+from personas_dagster.destinations.intercom import open_intercom
 from personas_dagster.destinations.iterable import open_iterable
 from personas_dagster.destinations.iterable_lists import open_iterable_lists
+from personas_dagster.destinations.mailchimp import open_mailchimp
+from personas_dagster.destinations.mixpanel import open_mixpanel
+from personas_dagster.destinations.sendgrid import open_sendgrid
+from personas_dagster.destinations.sendgrid_lists import open_sendgrid_lists
 from personas_dagster.destinations.webhook import open_webhook
+from personas_dagster.destinations.zendesk import open_zendesk
 from personas_dagster.errors import PersonasError
 
 Factory = Callable[[Mapping[str, Any]], Destination]
@@ -26,6 +35,15 @@ DESTINATIONS: dict[str, Factory] = {
     "customerio": open_customerio,
     "iterable": open_iterable,
     "iterable_lists": open_iterable_lists,
+    "mixpanel": open_mixpanel,
+    "amplitude": open_amplitude,
+    "sendgrid": open_sendgrid,
+    "sendgrid_lists": open_sendgrid_lists,
+    "hubspot": open_hubspot,
+    "hubspot_lists": open_hubspot_lists,
+    "intercom": open_intercom,
+    "mailchimp": open_mailchimp,
+    "zendesk": open_zendesk,
     "webhook": open_webhook,
 }
 

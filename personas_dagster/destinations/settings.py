@@ -74,6 +74,11 @@ class ToolSettings(BaseModel):
         return {}
 
     @property
+    def body_key(self) -> SecretStr | None:
+        """The key that bodies carry, for tools that want it there."""
+        return None
+
+    @property
     def secrets(self) -> list[SecretStr]:
         """Everything that must not be shown."""
         own = [getattr(self, name) for name in type(self).model_fields]

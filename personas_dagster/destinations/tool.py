@@ -35,7 +35,7 @@ from personas_dagster.destinations.http import (
     retry_after,
     until_reset,
 )
-from personas_dagster.destinations.settings import ListSettings, ToolSettings
+from personas_dagster.destinations.settings import ToolSettings
 from personas_dagster.errors import (
     DeliveryError,
     Rejected,
@@ -51,6 +51,7 @@ _LARGEST_ANSWER = 10_000_000
 class Call:
     """One request. `rows` are the messages that it carries, as indexes into the batch, in the
     order in which its body has them. `form` is sent url-encoded instead of a JSON `body`.
+    `key_at` names where in the body, or in each of its rows, the tool wants the key.
     """
 
     method: str
@@ -60,17 +61,39 @@ class Call:
     form: Mapping[str, str] | None = None
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    key_at: tuple[str, ...] = ()
 
-    @property
-    def content(self) -> bytes:
-        """The body as it is sent."""
+    def content(self, key: str) -> bytes:
+        """The body as it is sent, with this key."""
         if self.form is not None:
-            return urlencode(self.form).encode()
-        return b"" if self.body is None else msgspec.json.encode(self.body)
+            return urlencode({**{name: key for name in self.key_at}, **self.form}).encode()
+        if self.body is None:
+            return b""
+        return msgspec.json.encode(_keyed(self.body, self.key_at, key))
 
     @property
     def target(self) -> str:
         return f"{self.path}?{urlencode(self.params)}" if self.params else self.path
+
+
+def _keyed(body: Any, path: tuple[str, ...], key: str) -> Any:
+    if not path:
+        return body
+    if isinstance(body, list):
+        return [_keyed(row, path, key) for row in body]
+    first, rest = path[0], path[1:]
+    return {**body, first: _keyed(body.get(first, {}), rest, key) if rest else key}
+
+
+class RowsRefused(Rejected):
+    """A request that was refused as a whole, by an answer that names the rows at fault.
+
+    `reasons` maps positions in the call's rows to what was said.
+    """
+
+    def __init__(self, reasons: Mapping[int, str]) -> None:
+        self.reasons = dict(reasons)
+        super().__init__("; ".join(sorted(set(self.reasons.values()))))
 
 
 class Tool:
@@ -106,12 +129,16 @@ class Tool:
             await self._http.aclose()
         self._http = None
 
-    async def ask(self, call: Call, pace: Pace) -> httpx.Response:
-        """One request, at its pace. Raises what `refusal` makes of the answer."""
+    async def ask(
+        self, call: Call, pace: Pace, *, also: frozenset[int] = frozenset()
+    ) -> httpx.Response:
+        """One request, at its pace. Raises what `refusal` makes of the answer, but for the
+        statuses of `also`, which its caller reads."""
         if self._http is None:
             raise RuntimeError("open the destination first: `async with destination:`")
         secret = {k: v.get_secret_value() for k, v in self._settings.credentials.items()}
-        content = self.sealed(call.content)
+        key = self._settings.body_key
+        content = call.content(revealed(key) if key else "")
         await pace()
         try:
             response = await self._http.request(
@@ -123,7 +150,7 @@ class Tool:
         except FOREIGN as error:
             # not chained: httpx and h11 quote addresses and headers
             raise from_exception(error, self._masks) from None
-        refusal = self.refusal(response)
+        refusal = None if response.status_code in also else self.refusal(response)
         if refusal is not None:
             raise refusal
         return response
@@ -135,15 +162,11 @@ class Tool:
             return Throttled(str(error), self._asked(response.headers))
         return error
 
-    def sealed(self, content: bytes) -> bytes:
-        """The body with what of it is secret, for tools that want their key there."""
-        return content
-
     def shown(self, call: Call) -> Request:
         """A request as people may see it."""
         headers = {**self._headers(call), **dict.fromkeys(self._settings.credentials, MASK)}
         url = self._settings.url + call.target
-        return Request(call.method, url, self._masks(call.content.decode()), headers)
+        return Request(call.method, url, self._masks(call.content(MASK).decode()), headers)
 
     def said(self, text: object) -> str:
         """What a tool said, fit for people: masked, and short."""
@@ -161,7 +184,22 @@ class Tool:
 
 
 class BatchTool(Tool):
-    """A tool whose requests are known from the messages alone."""
+    """A tool whose requests are known from the messages, but for what it must be asked first."""
+
+    def __init__(self, settings: ToolSettings) -> None:
+        super().__init__(settings)
+        self._asking = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        self._asking = asyncio.Lock()  # a lock belongs to one event loop
+        return await super().__aenter__()
+
+    async def prepare(self, batch: Sequence[Message], pace: Pace) -> None:
+        """Ask what must be known before this batch can go. Never two at once."""
+
+    async def perform(self, call: Call, batch: Sequence[Message], pace: Pace) -> Sequence[Outcome]:
+        """Make one call, and others that it needs. Outcomes are those of its rows."""
+        return self.outcomes(call, await self.ask(call, pace))
 
     def calls(self, batch: Sequence[Message]) -> Sequence[Call]:
         """The requests of a batch, in order. Each message is in at least one of them."""
@@ -172,6 +210,11 @@ class BatchTool(Tool):
         return [DELIVERED] * len(call.rows)
 
     async def send(self, batch: Sequence[Message], pace: Pace) -> Sequence[Outcome]:
+        try:
+            async with self._asking:
+                await self.prepare(batch, pace)
+        except Rejected as error:  # of a look-up: these rows are not at fault
+            raise Unavailable(str(error)) from None
         outcomes = await self._send(batch, pace)
         errors = {id(outcome.error) for outcome in outcomes}
         if outcomes and len(errors) == 1 and outcomes[0].error is not None:
@@ -182,17 +225,22 @@ class BatchTool(Tool):
         return [self.shown(call) for call in self.calls(batch)]
 
     async def _send(self, batch: Sequence[Message], pace: Pace) -> list[Outcome]:
-        """Each call in turn. After one that got no answer, the rest wait with it."""
+        """Each call in turn, but for rows that failed in one before. After one that got no
+        answer, the rest wait with it."""
         outcomes = [DELIVERED] * len(batch)
         stopped: DeliveryError | None = None
         calls = self.calls(batch)
         for call in calls:
+            if all(outcomes[row].error for row in call.rows):
+                continue
             found: Sequence[Outcome] = [Outcome(stopped)] * len(call.rows)
             if stopped is None:
                 try:
-                    found = self.outcomes(call, await self.ask(call, pace))
+                    found = await self.perform(call, batch, pace)
                 except Unauthorized:
                     raise
+                except RowsRefused as error:
+                    found = await self._without(call, batch, error, pace)
                 except Rejected as error:
                     found = await self._halve(call, len(calls) == 1, batch, error, pace)
                 except (Throttled, Unavailable) as error:
@@ -202,6 +250,18 @@ class BatchTool(Tool):
                 if outcomes[row].error is None:
                     outcomes[row] = outcome
         return outcomes
+
+    async def _without(
+        self, call: Call, batch: Sequence[Message], error: RowsRefused, pace: Pace
+    ) -> Sequence[Outcome]:
+        """Nothing was taken because of some rows: the others go again."""
+        bad = {at: Rejected(reason) for at, reason in error.reasons.items()}
+        good = [row for at, row in enumerate(call.rows) if at not in bad]
+        sent = iter(await self._send([batch[row] for row in good], pace) if good and bad else ())
+        return [
+            Outcome(bad[at]) if at in bad else next(sent, Outcome(error))
+            for at in range(len(call.rows))
+        ]
 
     async def _halve(
         self, call: Call, alone: bool, batch: Sequence[Message], error: Rejected, pace: Pace
@@ -214,45 +274,6 @@ class BatchTool(Tool):
         halves = [[batch[row] for row in some] for some in (rows[:middle], rows[middle:])]
         found = [await self._send(half, pace) for half in halves]
         return [outcome for half in found for outcome in half]
-
-
-class ListTool(BatchTool):
-    """A list destination. A list is found by its name, and made when there is none; `lists` of
-    the settings says otherwise. `calls` gets its id from `list_id`.
-    """
-
-    def __init__(self, settings: ListSettings) -> None:
-        super().__init__(settings)
-        self._lists = settings
-        self._ids: dict[str, str] = dict(settings.lists)
-        self._lock = asyncio.Lock()
-
-    async def find_list(self, name: str, pace: Pace) -> str | None:
-        """The id of the list of this name; None when there is none."""
-        raise NotImplementedError
-
-    async def make_list(self, name: str, pace: Pace) -> str:
-        """Make a list of this name; its id."""
-        raise NotImplementedError
-
-    def list_id(self, key: str) -> str:
-        """The id of an audience's list, or what stands for it in a dry run."""
-        return self._ids.get(key) or f"<id of list {self._lists.list_prefix}{key}>"
-
-    async def send(self, batch: Sequence[Message], pace: Pace) -> Sequence[Outcome]:
-        async with self._lock:  # batches run at once, and must not make a list twice
-            for key in {message.key for message in batch}:
-                if key not in self._ids:
-                    self._ids[key] = await self._resolve(self._lists.list_prefix + key, pace)
-        return await super().send(batch, pace)
-
-    async def _resolve(self, name: str, pace: Pace) -> str:
-        found = await self.find_list(name, pace)
-        if found is not None:
-            return found
-        if not self._lists.create_lists:
-            raise Unavailable(f"there is no list `{name}`; make it, or set create_lists to true")
-        return await self.make_list(name, pace)
 
 
 class Spacing:

@@ -177,7 +177,7 @@ def others_of(session: Session, texts: pa.Array) -> pa.Table:
     return session.fetch(
         "SELECT combination, CASE WHEN type = 'group_id' THEN 'accounts' ELSE collection END "
         "AS collection, type, value, place FROM ("
-        "SELECT combination, unnest(from_json(j, '[{\"collection\":\"VARCHAR\",\"type\":"
+        'SELECT combination, unnest(from_json(j, \'[{"collection":"VARCHAR","type":'
         '"VARCHAR","value":"VARCHAR","place":"INTEGER"}]\'), recursive := true) '
         "FROM other_texts)"
     )

@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+import pyarrow as pa
+
+from personas_dagster.identity.numbering import blocked_values
 from personas_dagster.identity.rules import IdentityRules
-from personas_dagster.identity.views import prepare
+from personas_dagster.identity.touched import climb_all
 from personas_dagster.interfaces import Session
 
 _SAMPLE = 20
@@ -68,68 +71,65 @@ class Verdict:
         )
 
 
-_AFTER = (
+# Where the candidate merges lead; what still climbs after enough doublings runs in a circle.
+_TOPS = (
+    "CREATE OR REPLACE TEMP TABLE tops AS "
+    "SELECT child_id, any_value(parent_id) AS parent_id FROM candidate_merges GROUP BY child_id",
     """
-    CREATE OR REPLACE TEMP TABLE after_parents AS
-    SELECT child_id, parent_id FROM merges
-    UNION ALL SELECT child_id, parent_id FROM candidate_merges
-    """,
-    """
-    CREATE OR REPLACE TEMP TABLE after_new AS
-    SELECT collection, type, value, profile_id FROM candidate_identifiers
+    CREATE OR REPLACE TEMP TABLE tops AS
+    SELECT t.child_id, coalesce(up.parent_id, t.parent_id) AS parent_id
+    FROM tops t LEFT JOIN tops up ON up.child_id = t.parent_id
     """,
 )
+_OPEN = "SELECT count(*) FROM tops t JOIN tops up ON up.child_id = t.parent_id"
 _CYCLES = """
-WITH RECURSIVE walk(start, spot, steps) AS (
-    SELECT child_id, parent_id, 1 FROM candidate_merges
-    UNION ALL
-    SELECT w.start, p.parent_id, w.steps + 1
-    FROM walk w JOIN after_parents p ON p.child_id = w.spot
-    WHERE w.steps < 200 AND w.spot <> w.start
+WITH bad AS (
+    SELECT child_id FROM tops SEMI JOIN (SELECT child_id AS parent_id FROM tops) USING (parent_id)
+    UNION SELECT child_id FROM candidate_merges GROUP BY child_id HAVING count(*) > 1
+    UNION SELECT child_id FROM candidate_merges SEMI JOIN merges USING (child_id)
+    UNION SELECT child_id FROM candidate_merges WHERE parent_id IN (
+        SELECT child_id FROM merges SEMI JOIN (SELECT parent_id AS child_id FROM candidate_merges)
+        USING (child_id))
 )
-SELECT DISTINCT start AS sample FROM walk WHERE spot = start OR steps >= 200 ORDER BY ALL
+SELECT child_id || ' (joined by ' || any_value(m.identifiers) || ')' AS sample
+FROM bad JOIN candidate_merges m USING (child_id) GROUP BY child_id ORDER BY ALL
 """
-# Roots after the load, for the profiles that it touches: the candidate merges' parents are
-# followed first, then the graph's own.
-_TOUCHED = """
-CREATE OR REPLACE TEMP TABLE after_identifiers AS
-WITH RECURSIVE up(child_id, parent_id, steps) AS (
-    SELECT child_id, parent_id, 1 FROM candidate_merges
+# The profiles of the graph that the load adds to or merges.
+_MET = """
+CREATE OR REPLACE TEMP TABLE met AS
+SELECT profile_id FROM profiles SEMI JOIN (
+    SELECT parent_id AS profile_id FROM candidate_merges
+    UNION ALL SELECT child_id FROM candidate_merges
+    UNION ALL SELECT profile_id FROM candidate_identifiers
+) USING (profile_id)
+"""
+_BEFORE = """
+CREATE OR REPLACE TEMP TABLE before_counts AS
+SELECT c.root_id AS profile_id, i.type, count(*) AS held
+FROM identifiers i JOIN climbed c USING (profile_id) GROUP BY ALL
+"""
+_AFTER = """
+CREATE OR REPLACE TEMP TABLE after_counts AS
+SELECT coalesce(t.parent_id, n.profile_id) AS profile_id, n.type, sum(n.held) AS held,
+       max(n.held) FILTER (n.was_there) AS most, min(n.sample) AS sample
+FROM (
+    SELECT profile_id, type, held, true AS was_there, NULL AS sample FROM before_counts
     UNION ALL
-    SELECT u.child_id, c.parent_id, u.steps + 1
-    FROM up u JOIN candidate_merges c ON c.child_id = u.parent_id WHERE u.steps < 200
-),
-tops AS (SELECT child_id, arg_max(parent_id, steps) AS parent_id FROM up GROUP BY child_id),
-now_on AS (
-    SELECT collection, type, value, profile_id, first_seen_at FROM graph_identifiers
-    UNION ALL
-    SELECT collection, type, value, profile_id, first_seen_at FROM candidate_identifiers
-),
-led AS (
-    SELECT n.collection, n.type, n.value, coalesce(t.parent_id, n.profile_id) AS profile_id,
-           n.first_seen_at
-    FROM now_on n LEFT JOIN tops t ON t.child_id = n.profile_id
-)
-SELECT * FROM led WHERE profile_id IN (
-    SELECT coalesce(t.parent_id, a.profile_id)
-    FROM after_new a LEFT JOIN tops t ON t.child_id = a.profile_id
-    UNION SELECT parent_id FROM tops
-)
+    SELECT profile_id, type, count(*), false, min(value) FROM candidate_identifiers GROUP BY ALL
+) n LEFT JOIN tops t ON t.child_id = n.profile_id
+GROUP BY ALL
+"""
+_JOINED = """
+LEFT JOIN (SELECT t.parent_id AS profile_id, min(m.identifiers) AS joined
+           FROM candidate_merges m JOIN tops t USING (child_id) GROUP BY ALL) j USING (profile_id)
 """
 # A windowed limit is judged by the resolver, message by message; at rest only `ever` can be.
 # Limits that were tightened later bind growth only: a profile that was above already may stay.
-_ABOVE = """
-SELECT a.type || ':' || min(a.value) || ' (' || count(*) || ' on one profile, limit '
-       || any_value(l.max) || ')' AS sample
-FROM after_identifiers a JOIN type_limits l USING (type)
-WHERE l.is_ever
-GROUP BY a.profile_id, a.type
-HAVING count(*) > any_value(l.max) AND count(*) > coalesce((
-    SELECT max(held) FROM (
-        SELECT count(*) AS held FROM graph_identifiers g WHERE g.type = a.type
-        AND g.profile_id IN (SELECT child_id FROM candidate_merges WHERE true
-                             UNION ALL SELECT a.profile_id)
-        GROUP BY g.profile_id)), 0)
+_ABOVE = f"""
+SELECT coalesce(a.type || ':' || a.sample, a.type || ' joined by ' || j.joined, a.type) || ' ('
+       || a.held || ' on one profile, limit ' || l.max || ')' AS sample
+FROM after_counts a JOIN type_limits l USING (type) {_JOINED}
+WHERE l.is_ever AND a.held > l.max AND a.held > coalesce(a.most, 0)
 ORDER BY ALL
 """
 _SHARED = """
@@ -141,38 +141,45 @@ SELECT type || ':' || value AS sample FROM (
 ) GROUP BY collection, type, value HAVING count(*) > 1 ORDER BY ALL
 """
 _MISSING = """
-WITH named AS (
-    SELECT profile_id, coalesce('user_id:' || user_id, 'anonymous_id:' || anonymous_id,
+WITH known AS (
+    SELECT profile_id FROM profiles UNION ALL SELECT profile_id FROM candidate_profiles
+), lost AS (
+    SELECT coalesce('user_id:' || user_id, 'anonymous_id:' || anonymous_id,
         'email:' || coalesce(email_trait, email_context, email_property), others) AS sample
-    FROM candidate_combinations
+    FROM candidate_combinations ANTI JOIN known USING (profile_id) WHERE profile_id IS NOT NULL
     UNION ALL
-    SELECT account_id, coalesce('group_id:' || group_id, others) FROM candidate_combinations
+    SELECT coalesce('group_id:' || group_id, others)
+    FROM candidate_combinations ANTI JOIN known ON known.profile_id = account_id
+    WHERE account_id IS NOT NULL
     UNION ALL
-    SELECT unnest([profile_id, account_id]), 'line ' || line || ' of file ' || file_id
-    FROM candidate_message_profiles
+    SELECT 'line ' || line || ' of file ' || file_id
+    FROM (SELECT file_id, line, unnest([profile_id, account_id]) AS profile_id
+          FROM candidate_message_profiles) ANTI JOIN known USING (profile_id)
+    WHERE profile_id IS NOT NULL
 )
-SELECT DISTINCT sample FROM named n ANTI JOIN after_profiles p USING (profile_id)
-WHERE n.profile_id IS NOT NULL ORDER BY ALL
+SELECT DISTINCT sample FROM lost ORDER BY ALL
 """
-_BLOBS = """
-SELECT min(a.type || ':' || a.value) || ' (' || count(*) || ' identifiers, '
-       || count(n.value) || ' new)' AS sample
-FROM after_identifiers a LEFT JOIN after_new n USING (collection, type, value)
-GROUP BY a.profile_id
-HAVING count(*) > $1 AND count(*) > coalesce((
-    SELECT max(held) FROM (
-        SELECT count(*) AS held FROM graph_identifiers g
-        WHERE g.profile_id = a.profile_id GROUP BY g.profile_id)), 0)
+_BLOBS = f"""
+SELECT coalesce(min(a.type || ':' || a.sample), 'joined by ' || any_value(j.joined), '?') || ' ('
+       || sum(a.held) || ' identifiers, ' || coalesce(any_value(b.held), 0) || ' before)' AS sample
+FROM after_counts a {_JOINED}
+LEFT JOIN (SELECT coalesce(t.parent_id, s.profile_id) AS profile_id, max(s.held) AS held
+           FROM (SELECT profile_id, sum(held) AS held FROM before_counts GROUP BY ALL) s
+           LEFT JOIN tops t ON t.child_id = s.profile_id GROUP BY ALL) b USING (profile_id)
+GROUP BY profile_id
+HAVING sum(a.held) > $1 AND coalesce(any_value(b.held), 0) <= $1
 ORDER BY ALL
 """
-_BAD = """
+# The identifiers that took part in the most merges.
+_JOINERS = f"""
+SELECT type || ':' || id || ' (' || count(*) || ' merges)' AS sample FROM (
+    SELECT unnest(from_json(identifiers, '[{{"type":"VARCHAR","id":"VARCHAR"}}]'),
+                  recursive := true) FROM candidate_merges
+) GROUP BY type, id ORDER BY count(*) DESC, type, id LIMIT {_SAMPLE}
+"""
+_EMPTY = """
 SELECT coalesce(type, '?') || ':' || coalesce(value, 'null') AS sample FROM candidate_identifiers
-WHERE value IS NULL OR trim(value) = '' OR type IS NULL OR type = ''
-UNION ALL
-SELECT c.type || ':' || c.value FROM candidate_identifiers c, blocked_rules b
-WHERE (b.type = c.type OR b.type = '*')
-  AND (c.value = b.exact OR regexp_matches(c.value, b.pattern))
-ORDER BY ALL
+WHERE value IS NULL OR trim(value) = '' OR type IS NULL OR type = '' ORDER BY ALL
 """
 
 
@@ -189,54 +196,58 @@ def find(
 
     `earlier_shares` are the trailing loads' merged profiles per profile touched.
     """
-    import pyarrow as pa
-
     for name in ("profiles", "identifiers", "merges", "message_profiles", "combinations"):
         session.view(f"candidate_{name}")
-    prepare(session)
-    for statement in _AFTER:
-        session.run(statement)
-    session.run(
-        "CREATE OR REPLACE TEMP VIEW after_profiles AS SELECT profile_id FROM stored_profiles "
-        "UNION ALL SELECT profile_id FROM candidate_profiles"
-    )
-    session.run(_TOUCHED)
-    kinds = session.fetch("SELECT DISTINCT type FROM after_identifiers").column(0).to_pylist()
-    session.register(
-        "type_limits",
-        pa.table(
-            {
-                "type": pa.array(kinds, pa.string()),
-                "max": pa.array([rules.rule(kind).limit for kind in kinds], pa.int64()),
-                "is_ever": pa.array(
-                    [rules.rule(kind).window is None for kind in kinds], pa.bool_()
-                ),
-            }
-        ),
-    )
-    blocked = [
-        (kind, entry if isinstance(entry, str) else None, getattr(entry, "pattern", None))
-        for kind, entries in rules.blocked.items()
-        for entry in entries
-    ]
-    session.register(
-        "blocked_rules",
-        pa.table(
-            {
-                name: pa.array([row[i] for row in blocked], pa.string())
-                for i, name in enumerate(("type", "exact", "pattern"))
-            }
-        ),
-    )
+    for name in ("profiles", "identifiers", "merges"):
+        session.view(name)
+    _climb_candidates(session)
+    session.run(_MET)
+    climb_all(session)
+    session.run(_BEFORE)
+    session.run(_AFTER)
+    kinds = session.fetch("SELECT DISTINCT type FROM after_counts WHERE type IS NOT NULL")
+    _register_limits(session, rules, kinds.column(0).to_pylist())
     return (
         _offenders(session, "above_limit", _ABOVE),
         _offenders(session, "shared_identifier", _SHARED),
         _offenders(session, "cycle", _CYCLES),
         _offenders(session, "missing_profile", _MISSING),
         _offenders(session, "blob", _BLOBS, [rules.max_profile_identifiers]),
-        _merge_share(messages, merged, profiles, earlier_shares),
-        _offenders(session, "bad_value", _BAD),
+        _merge_share(session, messages, merged, profiles, earlier_shares),
+        _bad_values(session, rules),
     )
+
+
+def _climb_candidates(session: Session) -> None:
+    first, jump = _TOPS
+    session.run(first)
+    rounds = session.fetch("SELECT count(*) FROM tops").column(0)[0].as_py().bit_length() + 1
+    while rounds and session.fetch(_OPEN).column(0)[0].as_py():
+        session.run(jump)
+        rounds -= 1
+
+
+def _register_limits(session: Session, rules: IdentityRules, kinds: Sequence[str]) -> None:
+    columns = {
+        "type": pa.array(kinds, pa.string()),
+        "max": pa.array([rules.rule(kind).limit for kind in kinds], pa.int64()),
+        "is_ever": pa.array([rules.rule(kind).window is None for kind in kinds], pa.bool_()),
+    }
+    session.register("type_limits", pa.table(columns))
+
+
+def _bad_values(session: Session, rules: IdentityRules) -> Finding:
+    """Null, empty and blocked values."""
+    found = _offenders(session, "bad_value", _EMPTY)
+    offending, sample = found.offending, [*found.sample]
+    kinds = session.fetch("SELECT DISTINCT type FROM candidate_identifiers WHERE type <> ''")
+    for kind in sorted(kinds.column(0).to_pylist()):
+        query = "SELECT DISTINCT value FROM candidate_identifiers WHERE type = $1 AND value <> ''"
+        values = session.fetch(query, [kind]).column(0).combine_chunks()
+        blocked = values.filter(blocked_values(rules, kind, values)).to_pylist()
+        offending += len(blocked)
+        sample += sorted(f"{kind}:{value}" for value in blocked)
+    return Finding("bad_value", offending, tuple(sample[:_SAMPLE]))
 
 
 def _offenders(
@@ -246,12 +257,17 @@ def _offenders(
     return Finding(check, len(found), tuple(found[:_SAMPLE]))
 
 
-def _merge_share(messages: int, merged: int, profiles: int, earlier: Sequence[float]) -> Finding:
+def _merge_share(
+    session: Session, messages: int, merged: int, profiles: int, earlier: Sequence[float]
+) -> Finding:
     share = merged / profiles if profiles else 0.0
     usual = median(earlier) if earlier else 0.0
     judged = len(earlier) >= _ENOUGH_LOADS and usual > 0 and messages >= _ENOUGH_MESSAGES
     observed = f"{share:.4f} of the profiles, median of earlier loads {usual:.4f}"
-    return Finding("merge_share", int(judged and share > _GROWTH * usual), observed=observed)
+    if not judged or share <= _GROWTH * usual:
+        return Finding("merge_share", 0, observed=observed)
+    sample = session.fetch(_JOINERS).column(0).to_pylist()
+    return Finding("merge_share", merged, tuple(sample), observed=observed)
 
 
 def judge(load_id: int, findings: Sequence[Finding]) -> Verdict:

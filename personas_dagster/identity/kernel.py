@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 Ints: TypeAlias = npt.NDArray[Any]
-# A profile's first cell; a cell's type, count, next cell, and its chain's first and last
-# identifier; an identifier's next one in its chain.
-Cells: TypeAlias = tuple[Ints, Ints, Ints, Ints, Ints, Ints, Ints]
+# Rows of profiles, rows of cells, and each identifier's next one in its cell's chain.
+State: TypeAlias = tuple[Ints, Ints, Ints]
 
 NONE = -1
+FIRST, SIZE, MERGES = 0, 1, 2  # of a profile: its first cell, identifiers, merges
+KIND, COUNT, NEXT, HEAD, TAIL = 0, 1, 2, 3, 4  # of a cell: HEAD and TAIL are of its chain
 
 
 def _root(parent: Ints, number: int) -> int:
@@ -40,79 +41,82 @@ def _grown(array: Ints, needed: int) -> Ints:
 
 
 def _attach(
-    identifier: int, root: int, kinds: Ints, windows: Ints, cells: Cells, spare: int
+    identifier: int, root: int, kinds: Ints, windows: Ints, state: State, spare: int
 ) -> int:
     """Count an identifier on a root; `spare` is the number of cells in use. Returns it anew."""
-    first, kind_of, count, after, chain, tail, chained = cells
+    profiles, cells, chained = state
     kind = kinds[identifier]
-    before, cell = NONE, first[root]
-    while cell != NONE and kind_of[cell] < kind:
-        before, cell = cell, after[cell]
-    if cell == NONE or kind_of[cell] != kind:
-        kind_of[spare], count[spare], after[spare] = kind, 0, cell
-        chain[spare], tail[spare] = NONE, NONE
+    before, cell = NONE, profiles[root, FIRST]
+    while cell != NONE and cells[cell, KIND] < kind:
+        before, cell = cell, cells[cell, NEXT]
+    if cell == NONE or cells[cell, KIND] != kind:
+        cells[spare, KIND], cells[spare, COUNT], cells[spare, NEXT] = kind, 0, cell
+        cells[spare, HEAD], cells[spare, TAIL] = NONE, NONE
         cell, spare = spare, spare + 1
         if before == NONE:
-            first[root] = cell
+            profiles[root, FIRST] = cell
         else:
-            after[before] = cell
-    count[cell] += 1
+            cells[before, NEXT] = cell
+    cells[cell, COUNT] += 1
+    profiles[root, SIZE] += 1
     if windows[kind] >= 0:
-        chained[identifier] = chain[cell]
-        chain[cell] = identifier
-        if tail[cell] == NONE:
-            tail[cell] = identifier
+        chained[identifier] = cells[cell, HEAD]
+        cells[cell, HEAD] = identifier
+        if cells[cell, TAIL] == NONE:
+            cells[cell, TAIL] = identifier
     return spare
 
 
-def _join(parent_root: int, child_root: int, cells: Cells) -> None:
-    """Merge the child's cells into the parent's, both sorted by type."""
-    first, kind_of, count, after, chain, tail, chained = cells
-    before, mine, theirs = NONE, first[parent_root], first[child_root]
+def _join(parent_root: int, child_root: int, state: State) -> None:
+    """Merge the child into the parent; the cells of both are sorted by type."""
+    profiles, cells, chained = state
+    profiles[parent_root, MERGES] += profiles[child_root, MERGES] + 1
+    profiles[parent_root, SIZE] += profiles[child_root, SIZE]
+    before, mine, theirs = NONE, profiles[parent_root, FIRST], profiles[child_root, FIRST]
     while theirs != NONE:
-        if mine != NONE and kind_of[mine] < kind_of[theirs]:
-            before, mine = mine, after[mine]
+        if mine != NONE and cells[mine, KIND] < cells[theirs, KIND]:
+            before, mine = mine, cells[mine, NEXT]
             continue
-        following = after[theirs]
-        if mine != NONE and kind_of[mine] == kind_of[theirs]:
-            count[mine] += count[theirs]
-            if chain[theirs] != NONE:
-                chained[tail[theirs]] = chain[mine]
-                if chain[mine] == NONE:
-                    tail[mine] = tail[theirs]
-                chain[mine] = chain[theirs]
+        following = cells[theirs, NEXT]
+        if mine != NONE and cells[mine, KIND] == cells[theirs, KIND]:
+            cells[mine, COUNT] += cells[theirs, COUNT]
+            if cells[theirs, HEAD] != NONE:
+                chained[cells[theirs, TAIL]] = cells[mine, HEAD]
+                if cells[mine, HEAD] == NONE:
+                    cells[mine, TAIL] = cells[theirs, TAIL]
+                cells[mine, HEAD] = cells[theirs, HEAD]
         else:
-            after[theirs] = mine
+            cells[theirs, NEXT] = mine
             if before == NONE:
-                first[parent_root] = theirs
+                profiles[parent_root, FIRST] = theirs
             else:
-                after[before] = theirs
+                cells[before, NEXT] = theirs
             before = theirs
         theirs = following
-    first[child_root] = NONE
+    profiles[child_root, FIRST] = NONE
 
 
-def _live(root: int, kind: int, at: int, window: int, first_seen: Ints, cells: Cells) -> int:
+def _live(root: int, kind: int, at: int, window: int, first_seen: Ints, state: State) -> int:
     """How many identifiers of a type were attached in the window that ends at `at`."""
-    first, kind_of, _, after, chain, tail, chained = cells
-    cell = first[root]
-    while cell != NONE and kind_of[cell] < kind:
-        cell = after[cell]
-    if cell == NONE or kind_of[cell] != kind:
+    profiles, cells, chained = state
+    cell = profiles[root, FIRST]
+    while cell != NONE and cells[cell, KIND] < kind:
+        cell = cells[cell, NEXT]
+    if cell == NONE or cells[cell, KIND] != kind:
         return 0
-    live, before, identifier = 0, NONE, chain[cell]
+    live, before, identifier = 0, NONE, cells[cell, HEAD]
     while identifier != NONE:
         following = chained[identifier]
         if first_seen[identifier] <= at - window:
             if before == NONE:
-                chain[cell] = following
+                cells[cell, HEAD] = following
             else:
                 chained[before] = following
         else:
             live += first_seen[identifier] <= at
             before = identifier
         identifier = following
-    tail[cell] = before
+    cells[cell, TAIL] = before
     return live
 
 
@@ -125,25 +129,23 @@ def _broken(
     windows: Ints,
     caps: Ints,
     first_seen: Ints,
-    size: Ints,
-    merges: Ints,
-    cells: Cells,
+    state: State,
     scratch: tuple[Ints, Ints, Ints],
 ) -> int:
     """The first limit that the union would break: a type, a cap beyond the types, or NONE."""
-    first, kind_of, count, after, _, _, _ = cells
+    profiles, cells, _ = state
     total, largest, met = scratch
     n_met = 0
     for root in found:
-        cell = first[root]
+        cell = profiles[root, FIRST]
         while cell != NONE:
-            kind = kind_of[cell]
+            kind = cells[cell, KIND]
             if total[kind] == 0:
                 met[n_met] = kind
                 n_met += 1
-            total[kind] += count[cell]
-            largest[kind] = max(largest[kind], count[cell])
-            cell = after[cell]
+            total[kind] += cells[cell, COUNT]
+            largest[kind] = max(largest[kind], cells[cell, COUNT])
+            cell = cells[cell, NEXT]
     for identifier in new:
         kind = kinds[identifier]
         if total[kind] == 0:
@@ -160,18 +162,17 @@ def _broken(
                 for identifier in new:
                     held += kinds[identifier] == kind
                 for root in found:
-                    held += _live(root, kind, at, windows[kind], first_seen, cells)
+                    held += _live(root, kind, at, windows[kind], first_seen, state)
             if held > limits[kind]:
                 broken = kind
         total[kind], largest[kind] = 0, 0
-    # `total` must be clean before any return.
     if broken != NONE:
         return broken
     held, most, merged = new.size, 0, found.size - 1
     for root in found:
-        held += size[root]
-        most = max(most, size[root])
-        merged += merges[root]
+        held += profiles[root, SIZE]
+        most = max(most, profiles[root, SIZE])
+        merged += profiles[root, MERGES]
     if held > caps[0] and held > most:
         return limits.size
     if found.size > 1 and merged > caps[1]:
@@ -202,17 +203,13 @@ def run(
     n, existing = kinds.size, merges_before.size
     capacity = existing + n
     parent = np.arange(capacity).astype(np.int32)
-    size, merges = np.zeros(capacity, np.int32), np.zeros(capacity, np.int32)
-    merges[:existing] = merges_before
-    cells = (
-        np.full(capacity, NONE, np.int32),
-        np.empty(n, np.int32),
-        np.empty(n, np.int32),
-        np.empty(n, np.int32),
-        np.empty(n, np.int32),
-        np.empty(n, np.int32),
+    state = (
+        np.zeros((capacity, 3), np.int32),
+        np.empty((n, 5), np.int32),
         np.full(n, NONE, np.int32),
     )
+    state[0][:, FIRST] = NONE
+    state[0][:existing, MERGES] = merges_before
     scratch = (
         np.zeros(limits.size, np.int64),
         np.zeros(limits.size, np.int64),
@@ -221,8 +218,7 @@ def run(
     spare = 0
     for identifier in range(n):
         if attached[identifier] != NONE:
-            spare = _attach(identifier, attached[identifier], kinds, windows, cells, spare)
-            size[attached[identifier]] += 1
+            spare = _attach(identifier, attached[identifier], kinds, windows, state, spare)
     first_place = np.full(n, NONE, np.int32)
     settled = np.zeros(offsets.size - 1, np.uint8)  # 1: accepted whole, 2: refused
     profiles = existing
@@ -276,9 +272,7 @@ def run(
                 windows,
                 caps,
                 first_seen,
-                size,
-                merges,
-                cells,
+                state,
                 scratch,
             )
             if broken == NONE:
@@ -302,9 +296,7 @@ def run(
             into = roots[0]
         for child in roots[1:n_roots]:
             parent[child] = into
-            merges[into] += merges[child] + 1
-            size[into] += size[child]
-            _join(into, child, cells)
+            _join(into, child, state)
             merged = _grown(merged, n_merged + 4)
             merged[n_merged] = into
             merged[n_merged + 1] = child
@@ -315,8 +307,7 @@ def run(
             attached[identifier] = into
             first_seen[identifier] = at
             first_place[identifier] = place
-            spare = _attach(identifier, into, kinds, windows, cells, spare)
-        size[into] += n_fresh
+            spare = _attach(identifier, into, kinds, windows, state, spare)
         settled[combination] = 1 if kept == whole else 2
     return (
         first_place,

@@ -22,19 +22,19 @@ import sqlalchemy as sa
 from personas_dagster.errors import CheckFailed
 from personas_dagster.events.resolved import append_resolved
 from personas_dagster.identity.assignment import resolve_messages
-from personas_dagster.identity.digests import digest
+from personas_dagster.identity.digests import combine, digest
 from personas_dagster.identity.guard import CHECKS, Finding, Verdict, find, judge
 from personas_dagster.identity.propose import Proposal, propose
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.identity.views import prepare
-from personas_dagster.interfaces import Engine, Lake
+from personas_dagster.interfaces import Engine, Lake, Session
+from personas_dagster.lake.tables import TABLES
 from personas_dagster.state import State
 from personas_dagster.state.schema import identity_loads, loads
 
 GRAPH_TABLES = ("profiles", "identifiers", "merges", "account_links", "dropped_identifiers")
 _DONE = ("applied", "settled")
 _TRAILING = 20
-_NAMES = {"stored_profiles": "profiles", "graph_links": "account_links"}
 
 
 @dataclass(frozen=True)
@@ -162,61 +162,89 @@ def _apply(
 ) -> Applied:
     load_id = row["load_id"]
     _update(state, load_id, status="applying")
+    rows = write_candidates(lake, engine, load_id)
+    before = _digests_before(state, load_id)
+    with engine.session(lake) as session:
+        digests = graph_digests(session) if before is None else _carried(session, before)
+    _update(state, load_id, status="applied", applied_at=now, digests=digests)
+    return Applied(load_id, rows, digests)
+
+
+def write_candidates(lake: Lake, engine: Engine, load_id: int) -> dict[str, int]:
+    """Append the candidates to the graph's tables, once per load; rows by table."""
     rows = {}
     with engine.session(lake) as session:
         for table in GRAPH_TABLES:
             session.view(f"candidate_{table}")
             data = session.stream(f"SELECT * FROM candidate_{table}")
             rows[table] = lake.append(table, data, once=("identity", load_id))
-    with engine.session(lake) as session:
-        digests = graph_digests(session)
-    _update(state, load_id, status="applied", applied_at=now, digests=digests)
-    return Applied(load_id, rows, digests)
+    return rows
 
 
-def graph_digests(session: Any) -> dict[str, str]:
-    """The digest of each identity table as the lake holds it now."""
+_LINK_COLUMNS = (
+    "user_profile_id",
+    "account_profile_id",
+    "first_at",
+    "first_message_id",
+    "last_at",
+    "last_message_id",
+)
+
+
+def _columns(table: str) -> tuple[str, ...]:
+    """What a table's digest covers."""
+    spec = TABLES[table]
+    return tuple(name for name in spec.schema.names if name not in spec.bookkeeping)
+
+
+def graph_digests(session: Session) -> dict[str, str]:
+    """The digest of each identity table as the lake holds it now.
+
+    A link's first and last message are spread over loads, so links are taken as readers see them.
+    """
     prepare(session)
     session.view("dropped_identifiers")
-    columns = {
-        "stored_profiles": ("profile_id", "collection", "created_at", "first_message_id"),
-        "identifiers": (
-            "collection",
-            "type",
-            "value",
-            "profile_id",
-            "first_seen_at",
-            "first_message_id",
-            "source_id",
-        ),
-        "merges": (
-            "collection",
-            "parent_id",
-            "child_id",
-            "merged_at",
-            "message_id",
-            "identifiers",
-        ),
-        # A link's first and last message are spread over loads; the view joins them.
-        "graph_links": (
-            "user_profile_id",
-            "account_profile_id",
-            "first_at",
-            "first_message_id",
-            "last_at",
-            "last_message_id",
-        ),
-        "dropped_identifiers": (
-            "message_id",
-            "received_at",
-            "collection",
-            "type",
-            "value",
-            "limit_broken",
-            "profiles_apart",
-        ),
+    stored = {"profiles": "stored_profiles"}
+    return {
+        table: digest(session, "graph_links", _LINK_COLUMNS)
+        if table == "account_links"
+        else digest(session, stored.get(table, table), _columns(table))
+        for table in GRAPH_TABLES
     }
-    return {_NAMES.get(name, name): digest(session, name, names) for name, names in columns.items()}
+
+
+def _carried(session: Session, before: Mapping[str, str]) -> dict[str, str]:
+    """The digests after a load, from those before it and the load's own rows.
+
+    Merges change links that are there already, so those are always taken anew.
+    """
+    found = {}
+    for table in GRAPH_TABLES:
+        if table != "account_links":
+            session.view(f"candidate_{table}")
+            added = digest(session, f"candidate_{table}", _columns(table))
+            found[table] = combine([before[table], added])
+    session.view("stored_links", "account_links")
+    if session.fetch("SELECT count(*) FROM stored_links").column(0)[0].as_py():
+        prepare(session)
+        found["account_links"] = digest(session, "graph_links", _LINK_COLUMNS)
+    else:
+        found["account_links"] = combine([])
+    return {table: found[table] for table in GRAPH_TABLES}
+
+
+def _digests_before(state: State, load_id: int) -> dict[str, str] | None:
+    """What the last load left; None when that is not known."""
+    query = (
+        sa.select(identity_loads.c.digests)
+        .where(identity_loads.c.status.in_(_DONE), identity_loads.c.load_id < load_id)
+        .order_by(identity_loads.c.load_id.desc())
+        .limit(1)
+    )
+    found = state.rows(query)
+    if not found:
+        return dict.fromkeys(GRAPH_TABLES, combine([]))
+    return found[0]["digests"] or None
 
 
 def passed_trivially(load_id: int) -> Verdict:

@@ -6,7 +6,6 @@ combinations for which the first does not stand for all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,19 @@ from personas_dagster.interfaces import Session
 Ints = npt.NDArray[Any]
 
 _READ = """
-SELECT {key}, min({{'at': epoch_us(received_at), 'message_id': message_id,
-                    'source_id': source_id}}) AS first,
-       max({{'at': epoch_us(received_at), 'message_id': message_id}})
-           FILTER (group_id IS NOT NULL OR others IS NOT NULL) AS last,
-       count(*) AS messages
+SELECT {key}, count(*) AS messages,
+       min({{'at': epoch_us(received_at), 'message_id': message_id, 'source_id': source_id}})
+           AS first
 FROM (SELECT {columns}, received_at, message_id, source_id
       FROM raw_events WHERE load_id > $1 AND load_id <= $2)
 GROUP BY {key}
+"""
+_LAST = """
+SELECT w.combination, max({{'at': epoch_us(received_at), 'message_id': message_id}}) AS last
+FROM (SELECT {columns}, received_at, message_id
+      FROM raw_events WHERE load_id > $1 AND load_id <= $2) r
+JOIN wanted w ON {same}
+GROUP BY w.combination ORDER BY w.combination
 """
 _ALL = """
 SELECT w.combination, epoch_us(r.received_at) AS at, r.message_id, r.source_id, r.file_id, r.line
@@ -47,18 +51,21 @@ _MESSAGE = pa.schema(
 )
 
 
-@dataclass
 class Places:
-    """Messages in the order of resolution: a place is a row here."""
+    """Messages in the order of resolution: a place is a position in it."""
 
-    table: pa.Table
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+        self._order = _in_order(table)
+        self.combination: Ints = self._sorted("combination")
+        self.at: Ints = self._sorted("at")
 
-    def column(self, name: str) -> Ints:
-        found: Ints = self.table.column(name).to_numpy()
+    def _sorted(self, name: str) -> Ints:
+        found: Ints = self.table.column(name).to_numpy()[self._order]
         return found
 
     def take(self, name: str, places: Ints) -> pa.ChunkedArray:
-        return self.table.column(name).take(pa.array(places))
+        return self.table.column(name).take(pa.array(self._order[places]))
 
 
 class Messages:
@@ -77,7 +84,7 @@ class Messages:
         self.total = int(self.counts.sum())
         self.others = others_of(session, self.keys.column("others"))
         self._whole = np.zeros(self.combinations, bool)
-        self.places = Places(_sorted(self._first()))
+        self.places = Places(self._first())
 
     def _first(self) -> pa.Table:
         first = _only(self.keys.column("first"))
@@ -85,10 +92,6 @@ class Messages:
         numbers = pa.array(np.arange(self.combinations))
         columns = [numbers, *(first.field(i) for i in range(3)), empty, empty]
         return pa.Table.from_arrays(columns, schema=_MESSAGE)
-
-    def last(self) -> pa.StructArray:
-        """Each combination's last message, where it may name an account."""
-        return _only(self.keys.column("last"))
 
     def first(self) -> pa.StructArray:
         return _only(self.keys.column("first"))
@@ -105,25 +108,30 @@ class Messages:
             return False
         if everything:
             new = ~self._whole
-        numbers = np.flatnonzero(new)
-        wanted_keys = self.keys.select(list(KEY)).take(pa.array(numbers))
-        session.register(
-            "wanted", wanted_keys.append_column("combination", pa.array(numbers))
-        )
-        same = " AND ".join(f"w.{name} IS NOT DISTINCT FROM r.{name}" for name in KEY)
-        found = session.fetch(_ALL.format(columns=self._columns, same=same), self._span)
-        rest = self.places.table.filter(pa.array(~new[self.places.column("combination")]))
-        self.places = Places(_sorted(pa.concat_tables([rest, found.cast(_MESSAGE)])))
+        found = self._fetch(session, _ALL, np.flatnonzero(new))
+        table = self.places.table
+        rest = table.filter(pa.array(~new[table.column("combination").to_numpy()]))
+        self.places = Places(pa.concat_tables([rest, found.cast(_MESSAGE)]).combine_chunks())
         self._whole |= new
         return True
+
+    def last(self, session: Session, wanted: Ints) -> pa.StructArray:
+        """The last message of each of these combinations (in ascending order)."""
+        return _only(self._fetch(session, _LAST, wanted).column("last"))
+
+    def _fetch(self, session: Session, query: str, wanted: Ints) -> pa.Table:
+        keys = self.keys.select(list(KEY)).take(pa.array(wanted))
+        session.register("wanted", keys.append_column("combination", pa.array(wanted)))
+        same = " AND ".join(f"w.{name} IS NOT DISTINCT FROM r.{name}" for name in KEY)
+        return session.fetch(query.format(columns=self._columns, same=same), self._span)
 
 
 def _only(column: pa.ChunkedArray) -> Any:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _sorted(table: pa.Table) -> pa.Table:
-    """By (at, message_id); texts are compared only where instants are equal."""
+def _in_order(table: pa.Table) -> Ints:
+    """The rows by (at, message_id); texts are compared only where instants are equal."""
     at = table.column("at").to_numpy()
     order = np.argsort(at, kind="stable")
     same = at[order[1:]] == at[order[:-1]]
@@ -134,4 +142,4 @@ def _sorted(table: pa.Table) -> pa.Table:
         ties = pa.table({"at": at[order[tied]], "message_id": names, "row": rows})
         ties = ties.sort_by([("at", "ascending"), ("message_id", "ascending")])
         order[tied] = ties.column("row").to_numpy()
-    return table.take(pa.array(order)).combine_chunks()
+    return order

@@ -70,9 +70,7 @@ class _Entries:
     place: Ints
 
 
-def number(
-    columns: pa.Table, others: pa.Table, rules: IdentityRules, collection: str
-) -> Numbered:
+def number(columns: pa.Table, others: pa.Table, rules: IdentityRules, collection: str) -> Numbered:
     """Number the identifiers of a collection that distinct combinations name.
 
     `columns` has `PLAIN`'s columns, a row for each combination; `others` is what
@@ -238,17 +236,28 @@ def _members(
 ) -> tuple[Ints, Ints]:
     """Identifiers by combination, rank and place, each once."""
     span = int(place.max(initial=0)) + 1
-    order = np.lexsort((kind_of[identifier].astype(np.int64) * span + place, combination))
+    rank = kind_of[identifier].astype(np.int64) * span + place
+    # Entries come column by column: bringing the columns into order is most of the sorting.
+    order = np.argsort(rank, kind="stable")
+    order = order[np.argsort(combination[order], kind="stable")]
     combination, identifier = combination[order], identifier[order]
-    # Of a type's values, those read from several places stand at the first.
-    pairs = combination * len(kind_of) + identifier
-    _, first = np.unique(pairs, return_index=True)
-    if len(first) < len(pairs):
-        first.sort()
-        combination, identifier = combination[first], identifier[first]
     counts = np.bincount(combination, minlength=rows)
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+    # Of a type's values, those read from several places stand at the first.
+    if len(identifier) and _may_repeat(combination, identifier, kind_of):
+        pairs = combination * len(kind_of) + identifier
+        _, first = np.unique(pairs, return_index=True)
+        first.sort()
+        combination, identifier = combination[first], identifier[first]
+        counts = np.bincount(combination, minlength=rows)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
     return offsets, identifier.astype(np.int32)
+
+
+def _may_repeat(combination: Ints, identifier: Ints, kind_of: Ints) -> bool:
+    """Whether some combination has two identifiers of one type, which stand side by side."""
+    kinds = kind_of[identifier]
+    return bool(((combination[1:] == combination[:-1]) & (kinds[1:] == kinds[:-1])).any())
 
 
 def blocked_values(rules: IdentityRules, kind: str, values: pa.Array) -> Ints:

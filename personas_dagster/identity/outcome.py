@@ -80,7 +80,7 @@ class Resolved:
 
     def reading(self, places: Ints) -> Ints:
         """The combination that each place's message was read as."""
-        combination = self.places.column("combination")[places]
+        combination = self.places.combination[places]
         numbered = self.numbered
         if not numbered.test.size:
             return combination
@@ -182,7 +182,7 @@ def tables(done: Resolved, rules: IdentityRules, *, load_id: int) -> dict[str, p
 
 
 def _instants(places: Places, rows: Ints) -> pa.Array:
-    return pa.array(places.column("at")[rows]).cast(INSTANT)
+    return pa.array(places.at[rows]).cast(INSTANT)
 
 
 def _identifier_lists(numbered: Numbered, combination: Ints, kept: Ints) -> pa.Array:
@@ -290,10 +290,11 @@ def assigned(messages: Messages, users: Resolved, accounts: Resolved) -> Assigne
     combination = np.setdiff1d(np.arange(messages.combinations), twofold, assume_unique=True)
     is_twofold = np.zeros(messages.combinations, bool)
     is_twofold[twofold] = True
-    rows = np.flatnonzero(is_twofold[users.places.column("combination")])
-    single = users.places.table.select(["file_id", "line", "at", "message_id"]).take(pa.array(rows))
+    rows = np.flatnonzero(is_twofold[users.places.combination])
+    names = ("file_id", "line", "at", "message_id")
+    single = pa.table({name: users.places.take(name, rows) for name in names})
     of_users = users.profiles_of(users.reading(rows))
-    of_accounts = accounts.profiles_of(users.places.column("combination")[rows])
+    of_accounts = accounts.profiles_of(users.places.combination[rows])
     single = single.append_column("profile_id", of_users)
     single = single.append_column("account_id", of_accounts)
     return Assigned(
@@ -301,14 +302,13 @@ def assigned(messages: Messages, users: Resolved, accounts: Resolved) -> Assigne
     )
 
 
-def links(
-    session: Session, messages: Messages, assigned: Assigned, *, load_id: int
-) -> pa.Table:
+def links(session: Session, messages: Messages, assigned: Assigned, *, load_id: int) -> pa.Table:
     """Users beside the accounts that their messages name."""
     parts = []
     kept = pc.and_(pc.is_valid(assigned.profiles), pc.is_valid(assigned.accounts))
     rows = pa.array(assigned.combination).filter(kept)
-    first, last = messages.first().take(rows), messages.last().take(rows)
+    first = messages.first().take(rows)
+    last = messages.last(session, rows.to_numpy()) if len(rows) else first
     parts.append(
         (assigned.profiles.filter(kept), assigned.accounts.filter(kept), _moments(first),
          _moments(last))

@@ -103,8 +103,8 @@ def _resolve(
     rounds = 0
     while True:
         places = messages.places
-        found = resolve(numbered, before, rules, places.column("combination"), places.column("at"))
-        refused = np.flatnonzero(found.refused[: messages.combinations])
+        found = resolve(numbered, before, rules, places.combination, places.at)
+        refused = np.flatnonzero(found.refused[: messages.combinations] & (messages.counts > 1))
         rounds += 1
         if not messages.take_all(session, refused, everything=rounds >= _PATIENCE):
             break

@@ -63,7 +63,9 @@ def resolve(
         np.int64,
     )
     attached, first_seen = before.attached.copy(), before.first_seen.copy()
-    run = _kernel(len(order))
+    run = _kernel(len(order) if len(numbered.members) else 0)
+    if not len(numbered.members):
+        order, instants = order[:0], instants[:0]
     place, created, merges, drops, apart, settled = run(
         before.kind_of.astype(np.int32),
         limits,
@@ -79,9 +81,7 @@ def resolve(
         order.astype(np.int32),
         instants.astype(np.int64),
     )
-    return Outcome(
-        len(before.merges), attached, place, created, merges, drops, apart, settled == 2
-    )
+    return Outcome(len(before.merges), attached, place, created, merges, drops, apart, settled == 2)
 
 
 def broken_texts(kinds: list[str], rules: IdentityRules) -> list[str]:

@@ -92,9 +92,7 @@ class IdentityRules:
     def from_record(cls, facts: Mapping[str, Any]) -> IdentityRules:
         """The rules that were recorded."""
         blocked = {
-            kind: tuple(
-                e if isinstance(e, str) else re.compile(e["regex"], e["flags"]) for e in of
-            )
+            kind: tuple(e if isinstance(e, str) else re.compile(e["regex"], e["flags"]) for e in of)
             for kind, of in facts["blocked"].items()
         }
         types = {kind: TypeRule(**rule) for kind, rule in facts["types"].items()}

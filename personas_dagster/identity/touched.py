@@ -82,13 +82,7 @@ def read_touched(session: Session, names: pa.Table, collection: str) -> Touched:
     if held.num_rows == 0:
         return Touched()
     session.run(_START)
-    for statement in _NO_EDGES:
-        session.run(statement)
-    while _count(session, "frontier"):
-        session.run(_UP_AND_DOWN)
-        for statement in _NEXT:
-            session.run(statement)
-    climb(session)
+    climb_all(session)
     roots = session.fetch(_PROFILES)
     ids = roots.column("profile_id").to_pylist()
     session.register(
@@ -97,6 +91,19 @@ def read_touched(session: Session, names: pa.Table, collection: str) -> Touched:
     )
     merges = roots.column("merges").to_numpy().astype(np.int32)
     return Touched(ids, merges, session.fetch(_IDENTIFIERS, [collection]), held)
+
+
+def climb_all(session: Session) -> None:
+    """From the profiles `met(profile_id)`, make `climbed(profile_id, root_id)`: every profile of
+    their components beside its root. Needs `merges`.
+    """
+    for statement in _NO_EDGES:
+        session.run(statement)
+    while _count(session, "frontier"):
+        session.run(_UP_AND_DOWN)
+        for statement in _NEXT:
+            session.run(statement)
+    climb(session)
 
 
 def climb(session: Session) -> None:

@@ -10,7 +10,7 @@ from personas_dagster.resources import SpaceResource
 from personas_dagster.resources.space import DESTINATION_TAG, REFRESH_TAG
 from personas_dagster.spaces import Space
 
-_EVERY_SECONDS = 30
+_EVERY_SECONDS = 15
 _SYNC_EVERY_SECONDS = 5
 
 

@@ -20,6 +20,15 @@ SIMULATORS: dict[str, tuple[str, str]] = {
     "customerio": ("customerio", "CustomerIo"),
     "iterable": ("iterable", "Iterable"),
     "iterable_lists": ("iterable", "IterableLists"),
+    "mixpanel": ("mixpanel", "Mixpanel"),
+    "amplitude": ("amplitude", "Amplitude"),
+    "sendgrid": ("sendgrid", "SendGrid"),
+    "sendgrid_lists": ("sendgrid", "SendGridLists"),
+    "hubspot": ("hubspot", "HubSpot"),
+    "hubspot_lists": ("hubspot", "HubSpotLists"),
+    "intercom": ("intercom", "Intercom"),
+    "mailchimp": ("mailchimp", "Mailchimp"),
+    "zendesk": ("zendesk", "Zendesk"),
     "webhook": ("webhook", "Webhook"),
 }
 

@@ -11,7 +11,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, unquote
 
@@ -97,7 +97,8 @@ class Simulator:
         self.events: list[Event] = []
         self.lists: dict[str, set[str]] = {}
         self.requests: list[Request] = []
-        self.keeps_requests = True
+        self.keeps_bodies = True  # False: `requests` has times and paths only
+        self._event_ids: set[str] = set()
 
     # what a subclass says
 
@@ -144,6 +145,14 @@ class Simulator:
         """Somebody's attributes, known from now on."""
         return self.people.setdefault(key, {})
 
+    def happen(self, event: Event) -> None:
+        """Keep an event, but for one whose id is there already."""
+        if event.id is not None:
+            if event.id in self._event_ids:
+                return
+            self._event_ids.add(event.id)
+        self.events.append(event)
+
     # the application
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -155,10 +164,10 @@ class Simulator:
             await _reply(send, self._inspected(seen))
             return
         request = Request(seen)
-        if self.keeps_requests:
-            self.requests.append(request)
+        kept = request if self.keeps_bodies else Request(replace(seen, body=b"", headers={}))
+        self.requests.append(kept)
         drawn = self.faults.draw()
-        request.fault = drawn if isinstance(drawn, str) else None
+        kept.fault = drawn if isinstance(drawn, str) else None
         if drawn == "reset":
             await _cut(scope)
             return
@@ -181,7 +190,7 @@ class Simulator:
             return
         if drawn == "timeout":
             await _patience(receive, self.faults.delay)
-        request.status = found.status
+        kept.status, kept.rows = found.status, request.rows
         await _reply(send, found)
 
     def handle(self, request: Request) -> Answer:

@@ -83,7 +83,7 @@ class Braze(Simulator):
                     has[key] = value
         elif name == "events":
             self.person(who)
-            self.events.append(Event(who, one["name"], one.get("properties", {})))
+            self.happen(Event(who, one["name"], one.get("properties", {})))
 
 
 def _who(one: dict[str, Any]) -> str:

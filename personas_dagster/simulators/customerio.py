@@ -60,8 +60,7 @@ class CustomerIo(Simulator):
             return
         who = str(one["identifiers"].get("id") or one["identifiers"]["email"])
         if one["action"] == "event":
-            if "id" not in one or all(event.id != one["id"] for event in self.events):
-                self.events.append(Event(who, one["name"], one["attributes"], one.get("id")))
+            self.happen(Event(who, one["name"], one["attributes"], one.get("id")))
         else:
             has = self.person(who)
             has.update(one["attributes"])

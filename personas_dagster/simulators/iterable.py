@@ -64,9 +64,8 @@ class Iterable(Simulator):
 
     def track(self, request: Request) -> Answer:
         def keep(row: dict[str, Any]) -> None:
-            self.events = [e for e in self.events if e.id is None or e.id != row.get("id")]
             event = Event(_who(row), row["eventName"], row.get("dataFields", {}), row.get("id"))
-            self.events.append(event)
+            self.happen(event)
 
         return self._bulk(request, "events", keep)
 

@@ -58,6 +58,7 @@ def server(app: Any) -> Any:
         log_config=None,
         log_level="warning",
         access_log=False,
+        date_header=False,  # simulators that speak of instants say their own
         timeout_graceful_shutdown=1,
     )
     return uvicorn.Server(config)

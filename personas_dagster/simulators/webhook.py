@@ -61,7 +61,7 @@ class Webhook(Simulator):
             self.groups.setdefault(message["groupId"], {}).update(traits)
         elif message["type"] == "track":
             event = Event(who, message["event"], message["properties"], message["messageId"])
-            self.events.append(event)
+            self.happen(event)
 
 
 def _traits(message: dict[str, Any]) -> dict[str, Any]:

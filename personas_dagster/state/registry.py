@@ -35,8 +35,9 @@ def register(
             gone = row["deleted_at"]
             if row["kind"] != kind or (gone and row["definition"] != dict(definition)):
                 until = f" until {gone:%Y-%m-%d}" if gone else ""
+                query = " ".join(str(row["definition"]["query"]).split())  # in one line
                 raise PersonasError(
-                    f"key `{key}` was used by the {row['kind']} «{row['definition']['query']}» "
+                    f"key `{key}` was used by the {row['kind']} «{query}» "
                     f"from {row['created_at']:%Y-%m-%d}{until}, and a key is never used again; "
                     "choose another key, or put the same definition back"
                 )

@@ -141,6 +141,7 @@ syncs = sa.Table(
     sa.Column("started_at", Instant, nullable=False),
     sa.Column("finished_at", Instant),
     sa.Column("counts", sa.JSON),
+    sa.Column("places", sa.JSON),  # requests of the last window; see activation/pace.py
 )
 
 audit = sa.Table(

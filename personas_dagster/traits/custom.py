@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from personas_dagster.interfaces import Lake, Session
+from personas_dagster.query.paths import json_path
+from personas_dagster.query.tree import segments
 from personas_dagster.traits.changes import current, record
 
 # `place` settles a key that stands twice in one message: its own traits go before its context's.
@@ -53,11 +55,31 @@ WHERE newest.value IS NOT NULL AND newest.value <> 'null'
 
 @dataclass(frozen=True)
 class Promotion:
-    """An event property that the space keeps as a custom trait."""
+    """An event property that the space keeps as a custom trait; `property` may be dotted."""
 
     event: str
     property: str
     key: str
+
+
+def custom_values(
+    session: Session, *, as_of: dt.datetime, promote: Sequence[Promotion] = ()
+) -> None:
+    """Leave `custom_now`: the custom traits as they were at `as_of`.
+
+    The session must have the graph's relations.
+    """
+    session.view("events")
+    session.run(_SAID, [as_of])
+    for item in promote:
+        path = json_path(segments(item.property))
+        session.run(_PROMOTED, [as_of, item.key, item.event, path])
+    session.run(_NEWEST)
+
+
+def show_custom_values(session: Session) -> None:
+    """Let `trait_values` have the custom traits of `custom_now` in place of the stored ones."""
+    session.run("CREATE OR REPLACE TEMP TABLE current_custom_traits AS SELECT * FROM custom_now")
 
 
 def refresh_custom_traits(
@@ -72,11 +94,7 @@ def refresh_custom_traits(
 
     The session must have the graph's relations.
     """
-    session.view("events")
-    session.run(_SAID, [as_of])
-    for item in promote:
-        session.run(_PROMOTED, [as_of, item.key, item.event, item.property])
-    session.run(_NEWEST)
+    custom_values(session, as_of=as_of, promote=promote)
     current(session, "custom_traits")
     return record(
         session,

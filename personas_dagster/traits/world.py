@@ -8,6 +8,7 @@ source_id)`, current values only, and `members(audience, collection, profile_id,
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Collection
 
 import pyarrow as pa
@@ -22,11 +23,13 @@ SELECT a.audience, a.collection, coalesce(m.parent_id, a.profile_id) AS profile_
 FROM audience_memberships a LEFT JOIN graph_parents m ON m.child_id = a.profile_id
 GROUP BY ALL
 """
+# Whoever was ever in: for those who are in no more, the audience is false and not absent. Those
+# who are still in count as well, so that one who leaves in this refresh is false in it already.
 _FORMER = """
-CREATE OR REPLACE TEMP VIEW former_members AS
+CREATE OR REPLACE TEMP TABLE former_members AS
 SELECT DISTINCT c.audience, coalesce(m.parent_id, c.profile_id) AS profile_id
 FROM audience_changes c LEFT JOIN graph_parents m ON m.child_id = c.profile_id
-WHERE c.change = 'exited'
+WHERE $1 IS NULL OR c.as_of <= $1::TIMESTAMPTZ
 """
 # A trait or audience whose definition is gone stays on the profiles as a custom trait.
 _VALUES = """
@@ -85,12 +88,15 @@ def prepare_values(session: Session, *, defined: Collection[str]) -> None:
     session.run(_MEMBERS)
 
 
-def prepare_world(session: Session) -> None:
-    """The relations of `query.evaluate`, on top of `prepare_values`."""
+def prepare_world(session: Session, *, as_of: dt.datetime | None = None) -> None:
+    """The relations of `query.evaluate`, on top of `prepare_values`.
+
+    `as_of`: who had ever been in an audience by then.
+    """
     session.view("events")
     session.view("audience_changes")
     session.run(_MESSAGES)
     session.run(_PROFILES)
     session.run("CREATE OR REPLACE TEMP VIEW account_links AS SELECT * FROM graph_links")
-    session.run(_FORMER)
+    session.run(_FORMER, [as_of])
     session.run(_TRAITS)

@@ -4,11 +4,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from world import Tool, World, buyers, spend
 
+from personas_dagster.activation import sync as engine
+from personas_dagster.activation.connection import Connection
 from personas_dagster.activation.destination import DELIVERED, Abilities, Message, Outcome
+from personas_dagster.activation.difference import Difference
 from personas_dagster.errors import Throttled, Unavailable
 
 ABILITIES = Abilities(kind="event", matches_on=("user_id", "email"), batch_size=3, concurrency=2)
@@ -69,8 +73,17 @@ def advance(world: World, wanted: dict) -> None:  # type: ignore[type-arg]
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],
 )
-@given(st.lists(state, min_size=1, max_size=4))
-def test_the_tool_ends_with_what_is_desired(steps: list[dict]) -> None:  # type: ignore[type-arg]
+@given(steps=st.lists(state, min_size=1, max_size=4), note_from=st.sampled_from((1, 1_000)))
+def test_the_tool_ends_with_what_is_desired(
+    steps: list[dict],  # type: ignore[type-arg]
+    note_from: int,
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "NOTE_FROM", note_from)
+        deliver_all(steps)
+
+
+def deliver_all(steps: list[dict]) -> None:  # type: ignore[type-arg]
     told: dict[tuple[str, str], object] = {}
     connections = [buyers(forms=ONCE), spend(forms=ONCE)]
     allow = {"c": "a test"}
@@ -86,8 +99,23 @@ def test_the_tool_ends_with_what_is_desired(steps: list[dict]) -> None:  # type:
                     for identifier in message.recipient.values():
                         told[identifier, message.key] = message.value
             assert not tool.calls  # the third finds nothing to do
+            assert not (engine.NOTE_FROM == 1 and told_before_and_moved(world, connections))
             check(world, told)
         world.state.close()
+
+
+def told_before_and_moved(world: World, connections: list[Connection]) -> set[str]:
+    """Members that would be looked at again although they were told, and nothing is due."""
+    with world.engine.session(world.lake) as session:
+        world.prepare(session)
+        session.view("ledger")
+        Difference(session, connections, ABILITIES, first=frozenset())
+        query = """
+        SELECT DISTINCT t.profile_id FROM sync_touched t
+        JOIN ledger l ON l.connection = t.connection AND l.profile_id = t.profile_id
+        SEMI JOIN graph_profiles p ON p.profile_id = t.profile_id
+        """
+        return set(session.fetch(query).column("profile_id").to_pylist())
 
 
 def check(world: World, told: dict[tuple[str, str], object]) -> None:

@@ -41,9 +41,10 @@ class Personas:
 
     def __call__(self, *arguments: str | Path) -> Ended:
         self._capfd.readouterr()
-        if kept := sys.modules.get("personas_dagster.resources.space"):
-            kept.declared.cache_clear()  # a process reads the declarations once
-            kept._opened.cache_clear()
+        if module := sys.modules.get("personas_dagster.resources.space"):
+            for kept in vars(module).values():  # a process reads the declarations once
+                if hasattr(kept, "cache_clear"):
+                    kept.cache_clear()
         with self._monkeypatch.context() as patch:
             patch.chdir(self.folder)
             patch.setattr(sys, "argv", ["personas", *map(str, arguments)])

@@ -52,6 +52,7 @@ def test_golden_payloads(subject: Subject, request: pytest.FixtureRequest) -> No
         contract.survives_faults,
         contract.has_consistent_abilities,
         contract.has_strict_settings,
+        contract.opens_without_its_secrets,
         contract.has_a_page,
         contract.never_shows_a_secret,
     ],

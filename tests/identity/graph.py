@@ -86,10 +86,17 @@ class Graph:
         folder.mkdir(parents=True, exist_ok=True)
         if state is not None:
             shutil.copy(state, folder / "state.db")
+        self.folder = folder
         self.rules = rules or IdentityRules()
         self.state = State(f"sqlite:///{folder}/state.db")
         self.lake = DeltaLake(folder / "lake")
         self.engine = DuckDBEngine(threads=2)
+
+    def copy(self, folder: Path) -> Graph:
+        """The same graph elsewhere."""
+        self.state.close()
+        shutil.copytree(self.folder, folder)
+        return Graph(folder, self.rules)
 
     def land(self, messages: list[Message]) -> int:
         """Write messages to `raw_events` as one load, their lines in no order."""

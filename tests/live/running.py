@@ -247,9 +247,7 @@ class Running:
     def materialised(self, run_id: str) -> set[str]:
         of_type = dg.DagsterEventType.ASSET_MATERIALIZATION
         events = [entry.dagster_event for entry in self.instance.all_logs(run_id, of_type=of_type)]
-        return {
-            "/".join(event.asset_key.path[1:]) for event in events if event and event.asset_key
-        }
+        return {"/".join(event.asset_key.path[1:]) for event in events if event and event.asset_key}
 
     def worker(self, run_id: str) -> int | None:
         """The process that executes a run, once it said so."""

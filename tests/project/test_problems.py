@@ -116,7 +116,7 @@ def problems(place: Place) -> list[str]:
         (
             "resources/destinations/d.yaml",
             "type: webhok\n",
-            "1:1: type: found `webhok`, expected one of: webhook",
+            "1:1: type: found `webhok`, expected one of: ",
         ),
         (
             "resources/destinations/d.yaml",

@@ -115,6 +115,22 @@ def test_ingested_without_a_run_is_told(project: Project, tmp_path: Path) -> Non
     assert latest(project, "landing")["accepted"] == 1
 
 
+def test_compute_alone_brings_custom_traits_along(project: Project) -> None:
+    """As when somebody goes on from the step that failed."""
+    said = {"type": "identify", "event": None, "traits": {"marketing_opt_in": True}}
+    opened = {"event": "Email Opened", "properties": {}}
+    project.put(
+        order("user-5", revenue=1, day=24, **said),
+        *[order("user-5", revenue=n, day=25, hour=n, **opened) for n in range(3)],
+        name="opted_in.jsonl",
+    )
+    stages = ["landing", "merge_candidates", "identity_graph", "events"]
+    assert not reason(project.run(hours=6, select=stages))
+    assert project.members("newsletter_fans") == 0
+    assert not reason(project.run(hours=6, select=["audiences/newsletter_fans"]))
+    assert project.members("newsletter_fans") == 1
+
+
 def test_lease_is_given_back(project: Project) -> None:
     assert project.leases() == []
 
@@ -129,3 +145,10 @@ def test_space_without_definitions(new_project: New) -> None:
     last = made.space().last_refresh()
     assert last is not None
     assert last["counts"]["identity"]["profiles"] == 3
+
+
+def test_destination_in_a_run_without_changes_is_skipped(project: Project) -> None:
+    both = ["audiences/big_spenders", "destinations/webhook"]
+    result = project.run("__ASSET_JOB", hours=7, select=both)
+    assert not reason(result)
+    assert materialised(result) == []

@@ -17,7 +17,7 @@ DAY = dt.timedelta(days=1)
 FIRST = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
-def big(query: str = "event('Order').count() >= 1", kind: str = "audience") -> Definitions:
+def big(query: str = "event('Order').count()\n  >= 1", kind: str = "audience") -> Definitions:
     return {"big": (kind, {"query": query, "collection": "users"})}
 
 

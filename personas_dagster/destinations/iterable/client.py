@@ -36,9 +36,9 @@ class Iterable(BatchTool):
     def calls(self, batch: Sequence[Message]) -> Sequence[Call]:
         return payload.calls(batch)
 
-    async def ask(self, call: Call, pace: Pace) -> httpx.Response:
+    async def perform(self, call: Call, batch: Sequence[Message], pace: Pace) -> Sequence[Outcome]:
         await self._spacing[call.path]()
-        return await super().ask(call, pace)
+        return await super().perform(call, batch, pace)
 
     def outcomes(self, call: Call, response: httpx.Response) -> Sequence[Outcome]:
         rows = call.body.get("users") or call.body["events"]

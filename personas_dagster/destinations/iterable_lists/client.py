@@ -9,7 +9,8 @@ import httpx
 from personas_dagster.activation.destination import Message, Outcome, Pace
 from personas_dagster.destinations.iterable.client import outcomes
 from personas_dagster.destinations.iterable_lists import payload
-from personas_dagster.destinations.tool import Call, ListTool, decoded, fields, items
+from personas_dagster.destinations.lists import ListTool
+from personas_dagster.destinations.tool import Call, decoded, fields, items
 from personas_dagster.errors import Unavailable
 
 

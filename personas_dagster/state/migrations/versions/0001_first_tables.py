@@ -112,6 +112,7 @@ def upgrade() -> None:
         sa.Column("started_at", Instant, nullable=False),
         sa.Column("finished_at", Instant, nullable=True),
         sa.Column("counts", sa.JSON(), nullable=True),
+        sa.Column("places", sa.JSON(), nullable=True),
         sa.PrimaryKeyConstraint("sync_id"),
     )
     op.create_index(op.f("ix_syncs_destination"), "syncs", ["destination"], unique=False)

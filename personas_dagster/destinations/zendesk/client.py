@@ -1,0 +1,53 @@
+"""Requests to Zendesk, and what its answers mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from personas_dagster.activation.destination import Message, Pace
+from personas_dagster.destinations.tool import BatchTool, Call, decoded, fields, items
+from personas_dagster.destinations.zendesk import payload
+from personas_dagster.destinations.zendesk.settings import ZendeskSettings
+from personas_dagster.errors import Unavailable
+
+
+class Zendesk(BatchTool):
+    """One account. It takes one user at a time."""
+
+    def __init__(self, settings: ZendeskSettings) -> None:
+        super().__init__(settings)
+        self._create = settings.create_fields
+        self._known: dict[str, set[str]] = {}  # user or organization -> keys of its fields
+
+    async def prepare(self, batch: Sequence[Message], pace: Pace) -> None:
+        """Values of fields that are missing would be lost in silence."""
+        for message in batch:
+            kind, values = payload.kind_of(message), payload.custom(message)
+            if kind not in self._known:
+                self._known[kind] = await self._fields(kind, pace)
+            for key in sorted(values.keys() - self._known[kind]):
+                if not self._create:
+                    raise Unavailable(
+                        f"Zendesk's {kind} has no field {key}; make it there, or set "
+                        "create_fields to true"
+                    )
+                await self.ask(payload.new_field(kind, key, values[key]), pace)
+                self._known[kind].add(key)
+
+    async def _fields(self, kind: str, pace: Pace) -> set[str]:
+        found: set[str] = set()
+        params = {"page[size]": "100"}
+        while True:
+            asked = Call("GET", payload.FIELDS[kind], params=params)
+            answer = fields(decoded(await self.ask(asked, pace)))
+            if not isinstance(answer.get(f"{kind}_fields"), list):
+                raise Unavailable(f"Zendesk did not say which fields a {kind} has")
+            found |= {str(one.get("key")) for one in items(answer[f"{kind}_fields"])}
+            meta = fields(answer.get("meta"))
+            after = meta.get("after_cursor")
+            if not meta.get("has_more") or not after or params.get("page[after]") == after:
+                return found
+            params = {"page[size]": "100", "page[after]": str(after)}
+
+    def calls(self, batch: Sequence[Message]) -> Sequence[Call]:
+        return [payload.call(message, row) for row, message in enumerate(batch)]

@@ -1,0 +1,117 @@
+"""A load that dies at any point is finished by the next run, and nothing enters twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from personas_dagster.events import resolved
+from personas_dagster.identity import loads
+from tests.identity.conftest import NewGraph
+from tests.identity.graph import NOW, Graph, Message, message
+from tests.identity.nasty import RULES
+from tests.identity.test_identity_oracle import worlds
+
+
+class Killed(BaseException):
+    """As a signal is: no `except Exception` stops it."""
+
+
+class Fuse:
+    """Kills at the nth step, before or after it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, graph: Graph) -> None:
+        self.left, self.after = -1, False
+        for owner, name in (
+            (type(graph.lake), "append"),
+            (type(graph.lake), "replace"),
+            (loads, "_update"),
+        ):
+            monkeypatch.setattr(owner, name, self._around(getattr(owner, name)))
+
+    def _around(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            self.left -= 1
+            if self.left == 0 and not self.after:
+                raise Killed
+            done = step(*args, **kwargs)
+            if self.left == 0:
+                raise Killed
+            return done
+
+        return run
+
+
+def run(graph: Graph) -> None:
+    """The stages of a run; each finds nothing to do when an earlier run did it."""
+    graph.propose()
+    graph.check()
+    graph.apply()
+    graph.settle()
+
+
+@pytest.fixture(scope="module")
+def parts() -> list[list[Message]]:
+    found = worlds("aliases merge", count=12)
+    middle = len(found) // 2
+    return [found[:middle], found[middle:]]
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_at_any_step(
+    after: bool,
+    parts: list[list[Message]],
+    new_graph: NewGraph,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    undisturbed = new_graph(RULES["aliases merge"])
+    for part in parts:
+        undisturbed.take(*part)
+    expected, digests = undisturbed.tables(), last_digests(undisturbed)
+    step, finished = 0, False
+    waiting = new_graph(RULES["aliases merge"])
+    waiting.take(*parts[0])
+    waiting.land(parts[1])
+    while not finished:
+        step += 1
+        graph = waiting.copy(tmp_path / str(step))
+        with monkeypatch.context() as patched:
+            fuse = Fuse(patched, graph)
+            fuse.left, fuse.after = step, after
+            try:
+                run(graph)
+                finished = True
+            except Killed:
+                pass
+        if step % 2:
+            loads.finish(graph.lake, graph.engine, graph.state, now=NOW)
+        compact(graph)
+        run(graph)
+        assert graph.tables() == expected, step
+        assert last_digests(graph) == digests
+    assert step > 14
+
+
+def last_digests(graph: Graph) -> Any:
+    with graph.engine.session(graph.lake) as session:
+        return loads.graph_digests(session)
+
+
+def compact(graph: Graph) -> list[str]:
+    with graph.engine.session(graph.lake) as session:
+        return resolved.compact(session, graph.lake)
+
+
+def test_compaction_changes_no_row(new_graph: NewGraph, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = new_graph()
+    for number in range(1, 8):
+        graph.take(message(number, userId="u", anonymousId=f"a{number}"))
+    before = graph.tables()
+    monkeypatch.setattr(resolved, "_MANY_FILES", 3)
+    assert compact(graph) == ["2024-01"]
+    assert len(graph.lake.files("events")) == 1
+    assert graph.tables() == before
