@@ -45,7 +45,8 @@ _ALIASES = """
 INSERT INTO sync_changes
 WITH found AS (
   SELECT v.connection, v.profile_id, v.mark, c.exit_value,
-         c.is_first AND NOT c.backfill AS is_silent, coalesce(u.value, a.value) AS previous_id, p.user_id
+         c.is_first AND NOT c.backfill AS is_silent,
+         coalesce(u.value, a.value) AS previous_id, p.user_id
   FROM sync_connections c
   JOIN sync_marked v ON v.connection = c.connection
   JOIN sync_merged_away m ON m.root_id = v.profile_id

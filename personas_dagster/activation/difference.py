@@ -11,7 +11,7 @@ leaves `sync_changes` (rows to send, and silent rows that only the ledger learns
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -81,7 +81,7 @@ LEFT JOIN (SELECT * FROM sync_identifiers WHERE type = 'email') e
 _LEDGER = """
 CREATE OR REPLACE TEMP TABLE sync_ledger AS
 WITH last AS (
-  SELECT l.connection, l.recipient,
+  SELECT l.connection, l.recipient, max(l.sync_id) AS sync_id,
          arg_max(struct_pack(profile_id := l.profile_id, value := l.value, reason := l.reason,
                              outcome := l.outcome, message_id := l.message_id), l.sync_id) AS row,
          max(l.sync_id) FILTER (
@@ -99,7 +99,7 @@ WITH last AS (
 SELECT l.connection, l.recipient, l.row.profile_id AS profile_id, l.row.value AS value,
        l.row.reason AS reason, l.row.outcome AS outcome, l.row.message_id AS message_id,
        coalesce(r.root_id, l.row.profile_id) AS root_id,
-       coalesce(l.told_at > coalesce(l.ended_at, -1), false) AS is_open
+       l.sync_id, coalesce(l.told_at > coalesce(l.ended_at, -1), false) AS is_open
 FROM last l LEFT JOIN graph_roots r ON r.profile_id = l.row.profile_id
 """
 
@@ -108,11 +108,14 @@ CREATE OR REPLACE TEMP TABLE sync_due AS
 SELECT v.connection, v.profile_id, v.collection, v.account_id, v.value, v.mark,
        r.recipient, r.newest_type, r.newest_value,
        l.recipient IS NOT NULL AS is_recorded, coalesce(l.value = v.value, false) AS is_again,
+       coalesce(l.outcome NOT IN ('unknown', 'failed'), false) AS is_settled,
        l.profile_id AS ledger_profile_id, l.reason AS ledger_reason, l.message_id
 FROM sync_values v
+JOIN sync_connections c ON c.connection = v.connection
 JOIN sync_recipients r ON r.profile_id = v.profile_id AND r.emails = v.email
 LEFT JOIN sync_ledger l ON l.connection = v.connection AND l.recipient = r.recipient
 WHERE l.recipient IS NULL OR l.value <> v.value OR l.outcome IN ('unknown', 'failed')
+   OR l.sync_id < c.resync_from
 """
 
 # Values that some recipient of the profile already has: then the recipient is what is new.
@@ -163,6 +166,7 @@ _ENTRIES = """
 CREATE OR REPLACE TEMP TABLE sync_changes AS
 SELECT d.connection, d.profile_id, d.collection, d.recipient, d.value, c.exit_value,
        CASE
+         WHEN d.is_again AND d.is_settled THEN 'resync'
          WHEN d.is_again THEN d.ledger_reason
          WHEN NOT d.is_recorded AND k.root_id IS NOT NULL
            THEN CASE WHEN m.recipient IS NOT NULL THEN 'merge' ELSE 'new_identifier' END
@@ -172,7 +176,7 @@ SELECT d.connection, d.profile_id, d.collection, d.recipient, d.value, c.exit_va
          WHEN c.kind = 'audience' THEN 'entered'
          ELSE 'changed'
        END AS reason,
-       CASE WHEN d.is_again THEN d.message_id END AS message_id, d.mark,
+       CASE WHEN d.is_again AND NOT d.is_settled THEN d.message_id END AS message_id, d.mark,
        NOT d.is_recorded AND CASE
          WHEN k.root_id IS NULL THEN c.is_first AND NOT c.backfill
          ELSE NOT (k.is_sent AND c.resend AND d.newest_type IN (SELECT type FROM sync_matches))
@@ -353,9 +357,12 @@ class Difference:
         abilities: Abilities,
         *,
         first: frozenset[str],
+        resync: Mapping[str, int] | None = None,
     ) -> None:
         self._session = session
-        session.register("sync_connections", _connections(connections, abilities, first))
+        session.register(
+            "sync_connections", _connections(connections, abilities, first, resync or {})
+        )
         session.register("sync_matches", _matches(abilities))
         session.register("sync_enrich", _enrich(connections, abilities))
         self._standing = standing = Standing(
@@ -418,9 +425,16 @@ class Difference:
         return self._standing.notes(refresh_id=refresh_id, sync_id=sync_id, at=at)
 
 
-def reason_to_hold(connection: Connection, size: Size) -> str | None:
-    """Why the circuit breaker does not let this change of an audience pass, if so."""
-    if connection.kind != "audience" or not size.before:
+def reason_to_hold(connection: Connection, size: Size, overdue: str | None = None) -> str | None:
+    """Why the circuit breaker does not let this change of an audience pass, if so.
+
+    `overdue` says that a source is, where that is known.
+    """
+    if connection.kind != "audience":
+        return None
+    if overdue and size.changed:
+        return f"has a source that is overdue: {overdue}"
+    if not size.before:
         return None
     if not size.now:
         return f"became empty (it had {size.before} members)"
@@ -439,7 +453,10 @@ _ORIGINS = pa.schema(
 
 
 def _connections(
-    connections: Sequence[Connection], abilities: Abilities, first: frozenset[str]
+    connections: Sequence[Connection],
+    abilities: Abilities,
+    first: frozenset[str],
+    resync: Mapping[str, int],
 ) -> pa.Table:
     forms = [forms_of(c, abilities) for c in connections]
     return pa.table(
@@ -453,6 +470,7 @@ def _connections(
             "seed": [_seed(c, abilities) for c in connections],
             "exit_value": [c.exit_value for c in connections],
             "is_first": [c.name in first for c in connections],
+            "resync_from": pa.array([resync.get(c.name, 0) for c in connections], pa.int64()),
             "backfill": [c.backfill and abilities.takes_historical for c in connections],
             "resend": [c.resend_new_identifiers for c in connections],
             "alias": [c.alias and abilities.knows_alias for c in connections],

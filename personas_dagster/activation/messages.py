@@ -38,20 +38,24 @@ class Change:
     mark: int | None = None  # of the profile, for the ledger; see `standing.py`
 
 
-def read_changes(data: Data, refresh_id: int) -> Iterator[Change]:
+def read_changes(data: Data, refresh_id: int, sync_id: int | None = None) -> Iterator[Change]:
     """Changes from Arrow batches, a few thousand at a time.
 
-    A row that is sent again with the same value keeps the id that it was first sent under.
+    A row that is sent again with the same value keeps the id that it was first sent under, but in
+    a resync: a tool that knows the message would pass it over.
     """
     for batch in data.to_batches() if not hasattr(data, "read_next_batch") else data:
         for start in range(0, batch.num_rows, _SLICE_ROWS):
             for row in batch.slice(start, _SLICE_ROWS).to_pylist():
-                row["message_id"] = row["message_id"] or _message_id(row, refresh_id)
+                again = sync_id if row["reason"] == "resync" else None
+                row["message_id"] = row["message_id"] or _message_id(row, refresh_id, again)
                 yield Change(**row)
 
 
-def _message_id(row: Mapping[str, Any], refresh_id: int) -> str:
-    parts = (row["connection"], row["profile_id"], row["recipient"], row["value"], refresh_id)
+def _message_id(row: Mapping[str, Any], refresh_id: int, again: int | None) -> str:
+    parts = [row["connection"], row["profile_id"], row["recipient"], row["value"], refresh_id]
+    if again is not None:
+        parts.append(again)
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 
 

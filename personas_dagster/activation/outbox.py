@@ -76,8 +76,35 @@ class Outbox:
             connection.execute(
                 sa.update(connections)
                 .where(connections.c.name.in_(names))
-                .values(synced_refresh_id=refresh_id)
+                .values(synced_refresh_id=refresh_id, resync_from=None)
             )
+
+    def resync(self, names: Sequence[str], sync_id: int) -> None:
+        """These connections are to be sent everything again; remembered until that is done."""
+        with self._state.begin() as connection:
+            connection.execute(
+                sa.update(connections)
+                .where(connections.c.name.in_(names), connections.c.resync_from.is_(None))
+                .values(resync_from=sync_id)
+            )
+
+    def resyncs(self, names: Sequence[str]) -> dict[str, int]:
+        """Connections that are to be sent everything again: what syncs before this told them."""
+        query = sa.select(connections.c.name, connections.c.resync_from).where(
+            connections.c.name.in_(names), connections.c.resync_from.is_not(None)
+        )
+        return {row["name"]: row["resync_from"] for row in self._state.rows(query)}
+
+    def history(self, most: int) -> list[dict[str, Any]]:
+        """The counts of the last finished syncs that sent something, the newest first."""
+        query = (
+            sa.select(syncs.c.started_at, syncs.c.counts)
+            .where(syncs.c.destination == self._destination, syncs.c.status == "finished")
+            .order_by(syncs.c.sync_id.desc())
+            .limit(most * 10)
+        )
+        sent = [row for row in self._state.rows(query) if (row["counts"] or {}).get("requests")]
+        return sent[:most]
 
     def start(self, refresh_id: int) -> int:
         """A new sync; earlier ones that never ended are marked as failed."""

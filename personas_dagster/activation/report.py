@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from personas_dagster.activation.destination import Request
 
@@ -20,6 +20,31 @@ class Sample:
     detail: str
 
 
+@dataclass(frozen=True)
+class Unusual:
+    """Something that is not as it was before: a connection's changes, or its audience's size.
+
+    `usual` is the median of earlier syncs' changes, or the size that the tool knew.
+    """
+
+    connection: str
+    what: Literal["changes", "size"]
+    usual: int
+    now: int
+
+    @property
+    def share(self) -> float:
+        """How far off: 0.5 is half as much again, -0.5 is half as much."""
+        return (self.now - self.usual) / max(1, self.usual)
+
+    def __str__(self) -> str:
+        noun = "changes" if self.what == "changes" else "members"
+        return (
+            f"connection {self.connection}: {self.now} {noun}, usually {self.usual} "
+            f"({self.share:+.0%})"
+        )
+
+
 @dataclass
 class ConnectionReport:
     """One connection's part. Rows are recipients; `messages` are what they were told."""
@@ -29,6 +54,7 @@ class ConnectionReport:
     first: bool
     members_before: int = 0
     members: int = 0
+    usual_changes: int | None = None  # the median of earlier syncs, once there are some
     due: Counter[str] = field(default_factory=Counter)  # reason -> rows that the difference found
     sent: Counter[str] = field(default_factory=Counter)  # reason -> rows that were attempted
     confirmed: int = 0
@@ -38,6 +64,11 @@ class ConnectionReport:
     not_sendable: Counter[str] = field(default_factory=Counter)
     held: str | None = None
     samples: list[Sample] = field(default_factory=list)
+
+    @property
+    def changes(self) -> int:
+        """Rows that were due because something changed."""
+        return sum(count for reason, count in self.due.items() if reason != "resync")
 
     @property
     def postponed(self) -> int:
@@ -61,6 +92,7 @@ class SyncReport:
     requests: int = 0
     recovered: int = 0
     stopped: str | None = None
+    skipped: str | None = None  # why nothing was done at all
     seconds: float | None = None
     examples: list[Request] = field(default_factory=list)
 
@@ -88,6 +120,26 @@ class SyncReport:
     def failed(self) -> bool:
         """Whether a row is still due after the first try and all retries."""
         return self.stopped is not None or any(one.failed for one in self.connections.values())
+
+    def unusual(self, *, changes: float, size: float, at_least: int = 100) -> list[Unusual]:
+        """What is beyond these shares, and by this many rows: for alerts.
+
+        First syncs are never unusual. A resync is not a change, nor is what is sent again.
+        """
+        found = []
+        for name, one in self.connections.items():
+            pairs = [Unusual(name, "size", one.members_before, one.members)]
+            if one.usual_changes is not None:
+                pairs.insert(0, Unusual(name, "changes", one.usual_changes, one.changes))
+            limits = {"changes": changes, "size": size}
+            found += [
+                pair
+                for pair in pairs
+                if not one.first
+                and abs(pair.share) > limits[pair.what]
+                and abs(pair.now - pair.usual) >= at_least
+            ]
+        return found
 
     @property
     def counts(self) -> dict[str, Any]:

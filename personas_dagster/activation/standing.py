@@ -85,7 +85,7 @@ LEFT JOIN sync_prints p ON p.h = hash(v.profile_id)
 _LAST = """
 CREATE OR REPLACE TEMP TABLE sync_last AS
 SELECT l.connection, l.profile_id,
-       arg_max(CASE WHEN l.outcome IN ('failed', 'unknown', 'rejected') THEN -1
+       arg_max(CASE WHEN c.resync_from > 0 OR l.outcome IN ('failed', 'unknown', 'rejected') THEN -1
                     ELSE coalesce(l.mark, -1) END,
                l.sync_id * 4 + CASE WHEN l.outcome IN ('failed', 'unknown', 'rejected') THEN 2
                                     WHEN l.mark IS NULL THEN 0 ELSE 1 END) AS mark

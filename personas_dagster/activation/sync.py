@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 
 from personas_dagster.activation.connection import Connection, problems
 from personas_dagster.activation.delivery import Delivery, Parcel, batches, parcels
@@ -29,6 +30,8 @@ from personas_dagster.state.store import State
 Progress = Callable[[int, int], None]
 
 _EXAMPLES = 20
+_HISTORY, _USUAL_FROM = 20, 3  # syncs that are looked back to; how many make something usual
+_ALL_SYNCS = 2**62
 
 
 def sync(
@@ -46,6 +49,9 @@ def sync(
     owner: str,
     dry_run: bool = False,
     allow: Mapping[str, str] | None = None,
+    overdue: Mapping[str, str] | None = None,
+    resync: Collection[str] = (),
+    force: bool = False,
     limiter: Limiter | None = None,
     retries: Retries | None = None,
     progress: Progress | None = None,
@@ -54,6 +60,10 @@ def sync(
 
     `prepare` makes the graph's relations, `trait_values` and `members` readable in a session.
     `allow` maps connections or keys to the reason why the circuit breaker lets them pass once.
+    `overdue` maps connections or keys to what is known of a source that has not delivered: then
+    an audience that changed is held. `resync` names connections or keys that are sent everything
+    again. `force` passes over the destination's minimum interval; without it, a sync that comes
+    too early does nothing, and the report's `skipped` says so.
     `limiter` replaces the cap on requests that all processes share; `progress` is told how many
     rows are done, and of how many.
 
@@ -71,6 +81,9 @@ def sync(
         now=now,
         owner=owner,
         allow=dict(allow or {}),
+        overdue=dict(overdue or {}),
+        again=frozenset(resync),
+        force=force,
         limiter=limiter
         or (SharedWindow(state, destination_name, per_second) if per_second else None),
         retries=retries or Retries(),
@@ -101,6 +114,9 @@ class _Job:
     now: Callable[[], dt.datetime]
     owner: str
     allow: Mapping[str, str]
+    overdue: Mapping[str, str]
+    again: frozenset[str]
+    force: bool
     limiter: Limiter | None
     retries: Retries
     progress: Progress
@@ -109,6 +125,10 @@ class _Job:
     @property
     def names(self) -> list[str]:
         return [one.name for one in self.connections]
+
+    @property
+    def resync(self) -> list[str]:
+        return [one.name for one in self.connections if {one.name, one.key} & self.again]
 
     def check(self) -> None:
         """Refuse connections that this destination cannot take."""
@@ -119,14 +139,21 @@ class _Job:
             for one in self.connections
             if one.destination != self.name
         ]
+        known = {name for one in self.connections for name in (one.name, one.key)}
+        found += [
+            f"no connection or key `{name}` leads to {self.name}; it cannot be sent again"
+            for name in sorted(self.again - known)
+        ]
         if found:
             raise PersonasError("\n".join(found))
 
     def rehearse(self, session: Session, outbox: Outbox) -> SyncReport:
         """Write and send nothing: counts, the first requests, the time at the tool's rate."""
-        difference, report = self._compare(session, outbox.never_synced(self.names), None)
+        first = outbox.never_synced(self.names)
+        resync = {**outbox.resyncs(self.names), **dict.fromkeys(self.resync, _ALL_SYNCS)}
+        difference, report = self._compare(session, outbox, first, resync, None)
         abilities = self.destination.abilities
-        for parcel in self._parcels(difference):
+        for parcel in self._parcels(difference, None):
             report.connections[parcel.connection].messages += len(parcel.messages)
             for batch in batches(parcel, abilities):
                 requests = self.destination.preview(batch)
@@ -138,10 +165,16 @@ class _Job:
 
     def run(self, session: Session, outbox: Outbox, lake: Lake, state: State) -> SyncReport:
         """The real thing; the caller holds the lease."""
+        if not self.force and (early := self._too_early(outbox)):
+            report = SyncReport(self.name, self.refresh_id, None, False, skipped=early)
+            state.audit("sync", self.name, at=self.now(), outcome="skipped", reason=early)
+            return report
         sync_id = outbox.start(self.refresh_id)
         recovered = outbox.flush()
         first = outbox.first_seen(self.names, self.refresh_id)
-        difference, report = self._compare(session, first, sync_id)
+        outbox.resync(self.resync, sync_id)
+        resync = outbox.resyncs(self.names)
+        difference, report = self._compare(session, outbox, first, resync, sync_id)
         report.recovered = recovered
         self._note(state, report)
         if difference.silent_rows:
@@ -153,12 +186,12 @@ class _Job:
         # their past is in the ledger now, whatever becomes of the rest
         historical = self.destination.abilities.takes_historical
         kept_back = [c.name for c in self.connections if not (c.backfill and historical)]
-        outbox.synced(kept_back, self.refresh_id)
+        outbox.synced([name for name in kept_back if name not in resync], self.refresh_id)
         pace = SharedPace(self.limiter, self.retries.sleep)
         log = _Log(outbox, report, self.progress)
         delivery = Delivery(self.destination, pace, self.retries, log)
         try:
-            asyncio.run(delivery.run(self._parcels(difference)))
+            asyncio.run(delivery.run(self._parcels(difference, sync_id)))
         except BaseException as error:
             self._close(state, outbox, report, type(error).__name__)
             raise
@@ -173,21 +206,42 @@ class _Job:
             )
         return report
 
+    def _too_early(self, outbox: Outbox) -> str | None:
+        """Why the tool is not to be synced yet, if so."""
+        interval = self.destination.abilities.interval
+        last = outbox.history(1) if interval else []
+        if not interval or not last or self.now() >= last[0]["started_at"] + interval:
+            return None
+        started, next_at = last[0]["started_at"], last[0]["started_at"] + interval
+        return (
+            f"destination {self.name} takes a sync every {interval}; the last began at "
+            f"{started:%Y-%m-%d %H:%M:%S} UTC, the next may begin at {next_at:%Y-%m-%d %H:%M:%S} "
+            "UTC, or sooner if forced"
+        )
+
     def _compare(
-        self, session: Session, first: frozenset[str], sync_id: int | None
+        self,
+        session: Session,
+        outbox: Outbox,
+        first: frozenset[str],
+        resync: Mapping[str, int],
+        sync_id: int | None,
     ) -> tuple[Difference, SyncReport]:
         """The difference, and a report that knows what is due and what is held."""
         self.prepare(session)
         session.view("ledger")
         abilities = self.destination.abilities
-        difference = Difference(session, self.connections, abilities, first=first)
+        difference = Difference(session, self.connections, abilities, first=first, resync=resync)
+        history = [row["counts"].get("connections", {}) for row in outbox.history(_HISTORY)]
         report = SyncReport(self.name, self.refresh_id, sync_id, sync_id is None)
         for one in self.connections:
             size = difference.sizes[one.name]
             part = ConnectionReport(one.name, one.key, one.name in first, size.before, size.now)
+            part.usual_changes = _usual(one.name, history)
             part.due.update(difference.due[one.name])
             part.not_sendable.update(difference.not_sendable[one.name])
-            reason = None if part.first else reason_to_hold(one, size)
+            late = self.overdue.get(one.name) or self.overdue.get(one.key)
+            reason = None if part.first else reason_to_hold(one, size, late)
             if reason and {one.name, one.key} & self.allow.keys():
                 self.passed[one.name] = reason
             else:
@@ -196,13 +250,14 @@ class _Job:
         difference.hold(list(report.held))
         return difference, report
 
-    def _parcels(self, difference: Difference) -> Iterator[Parcel]:
+    def _parcels(self, difference: Difference, sync_id: int | None) -> Iterator[Parcel]:
         abilities, at = self.destination.abilities, self.now()
         writers = {
             one.name: Writer(one, abilities, space_id=self.space_id, timestamp=at)
             for one in self.connections
         }
-        return parcels(read_changes(difference.changes(), self.refresh_id), writers, abilities)
+        changes = read_changes(difference.changes(), self.refresh_id, sync_id)
+        return parcels(changes, writers, abilities)
 
     def _note(self, state: State, report: SyncReport) -> None:
         """The audit trail learns what is held, and what a person let pass, who and why."""
@@ -227,10 +282,21 @@ class _Job:
         outbox.synced(done, self.refresh_id)
         outcome = "failed" if reason is not None or report.failed else "finished"
         if report.sync_id is not None:
-            outbox.finish(report.sync_id, outcome, report.counts)
+            each = {
+                name: one.changes
+                for name, one in report.connections.items()
+                if not one.first and not one.held
+            }
+            outbox.finish(report.sync_id, outcome, {**report.counts, "connections": each})
         state.audit(
             "sync", self.name, at=self.now(), outcome=outcome, reason=reason, counts=report.counts
         )
+
+
+def _usual(connection: str, history: Sequence[Mapping[str, int]]) -> int | None:
+    """The median of a connection's changes in earlier syncs; None while they are few."""
+    known = [counts[connection] for counts in history if connection in counts]
+    return round(median(known)) if len(known) >= _USUAL_FROM else None
 
 
 class _Log:

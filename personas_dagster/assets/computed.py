@@ -34,7 +34,7 @@ def _custom_traits(names: Names) -> dg.AssetsDefinition:
         held, this = space.begin(context)
         changed = refresh.custom_traits(held, this)
         refresh.note(held, this, custom_traits_changed=changed)
-        if not _runs(context, COMPUTE):
+        if not runs(context, COMPUTE):
             refresh.finish(held, this, now=space.now())
         return dg.MaterializeResult(
             metadata={
@@ -47,7 +47,7 @@ def _custom_traits(names: Names) -> dg.AssetsDefinition:
     return custom_traits
 
 
-def _runs(context: dg.AssetExecutionContext, stage: str) -> bool:
+def runs(context: dg.AssetExecutionContext, stage: str) -> bool:
     """Whether this run executes a stage: a run may select some, or go on from where one failed."""
     chosen = context.run.step_keys_to_execute
     return any(
@@ -83,7 +83,7 @@ def _compute(space: Space, names: Names) -> dg.AssetsDefinition:
     @dg.multi_asset(name=f"{space.name}__{COMPUTE}", specs=specs, can_subset=True)
     def compute(context: dg.AssetExecutionContext, space: SpaceResource) -> Iterator[Any]:
         held, this = space.begin(context)
-        if not _runs(context, "custom_traits"):  # what is published holds them, or says they failed
+        if not runs(context, "custom_traits"):  # what is published holds them, or says they failed
             refresh.note(held, this, custom_traits_changed=refresh.custom_traits(held, this))
         chosen = {key.path[-1] for key in context.selected_asset_keys}
         computed = refresh.compute_definitions(held, this, only=chosen)

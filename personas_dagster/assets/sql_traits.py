@@ -7,6 +7,7 @@ import dagster as dg
 
 from personas_dagster import refresh, warehousing
 from personas_dagster.assets import metadata as show
+from personas_dagster.assets.computed import COMPUTE, runs
 from personas_dagster.assets.keys import Names, declared_at, owners
 from personas_dagster.resources import SpaceResource
 from personas_dagster.spaces import Space
@@ -47,7 +48,7 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
         result = warehousing.refresh_sql_traits(held, this, only=chosen)
         changed = {k: n for one in result.reports.values() for k, n in one.changed.items()}
         refresh.note(held, this, sql_traits_changed=changed)
-        if not _computes(context):
+        if not runs(context, COMPUTE):
             refresh.finish(held, this, now=space.now())
         for key, report in result.reports.items():
             yield dg.MaterializeResult(
@@ -68,8 +69,3 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
             raise dg.Failure("; ".join(str(error) for error in result.errors.values()))
 
     return [sql_traits]
-
-
-def _computes(context: dg.AssetExecutionContext) -> bool:
-    """Whether this run computes traits and audiences too: then it is published there."""
-    return any(node.name.endswith("__compute") for node in context.job_def.nodes)

@@ -221,8 +221,16 @@ class BatchTool(Tool):
             raise outcomes[0].error
         return outcomes
 
+    def before(self, call: Call, batch: Sequence[Message]) -> Sequence[Call]:
+        """What `perform` asks each time before this call; a dry run counts these too."""
+        return ()
+
     def preview(self, batch: Sequence[Message]) -> Sequence[Request]:
-        return [self.shown(call) for call in self.calls(batch)]
+        return [
+            self.shown(one)
+            for call in self.calls(batch)
+            for one in (*self.before(call, batch), call)
+        ]
 
     async def _send(self, batch: Sequence[Message], pace: Pace) -> list[Outcome]:
         """Each call in turn, but for rows that failed in one before. After one that got no

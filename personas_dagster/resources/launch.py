@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+from filelock import FileLock
 
 from personas_dagster.assets.keys import Names
 from personas_dagster.definitions import build
@@ -57,7 +58,7 @@ def run_job(
     definitions = build(space.project.root, space.name)
     selection = _selection(space, names, only) if only else None
     level = "DEBUG" if verbose else "CRITICAL"
-    with dg.DagsterInstance.from_config(str(dagster_home(space.project.root))) as instance:
+    with _instance(space.project.root) as instance:
         result = definitions.resolve_job_def(job).execute_in_process(
             instance=instance,
             tags={**(tags or {}), **({AS_OF_TAG: as_of} if as_of else {})},
@@ -68,6 +69,13 @@ def run_job(
     if result.success:
         return Outcome(result.run_id, True)
     return Outcome(result.run_id, False, _reason(result))
+
+
+def _instance(root: Path) -> dg.DagsterInstance:
+    """The project's instance. Its databases are made by one process while others wait."""
+    home = dagster_home(root)
+    with FileLock(home / "instance.lock"):
+        return dg.DagsterInstance.from_config(str(home))
 
 
 def _selection(space: Space, names: Names, only: Sequence[str]) -> list[dg.AssetKey]:

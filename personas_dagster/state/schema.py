@@ -116,6 +116,7 @@ connections = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("first_refresh_id", _id, nullable=False),
     sa.Column("synced_refresh_id", _id, nullable=False),
+    sa.Column("resync_from", _id),  # rows of syncs before this one are sent again
 )
 
 intents = sa.Table(

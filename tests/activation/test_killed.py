@@ -1,58 +1,26 @@
 """`kill -9` at any moment: nothing lost, nobody left in who should be out."""
 
-import json
 import os
-import random
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-from personas_dagster.samples.receiver import Receiver
+import pytest
+from torture import MEMBERS, torture
 
-KILLS, IN_FLIGHT, BATCH = 5, 4, 10
-SCRIPT = Path(__file__).parent / "one_sync.py"
-ROOT = Path(__file__).parents[2]
-
-
-def start(folder: Path, url: str, refresh: int, members: list[int]) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), str(folder), url, str(refresh), json.dumps(members)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+HUNDREDS = int(os.environ.get("PERSONAS_TORTURE", "0"))
 
 
-def kill_within(process: "subprocess.Popen[str]", receiver: Receiver, requests: int) -> bool:
-    """Kill the sync once it made this many requests more; False if it ended before."""
-    assert process.stdout
-    process.stdout.readline()
-    until = receiver.requests + requests
-    while receiver.requests < until and process.poll() is None:
-        time.sleep(0.001)
-    killed = process.poll() is None
-    process.kill()
-    process.wait()
-    process.stdout.close()
-    return killed
+@pytest.mark.parametrize("rate", [0.0, 0.2], ids=["a tool that works", "a tool that does not"])
+def test_killed_at_random_instants(tmp_path: Path, rate: float) -> None:
+    assert torture(tmp_path, kills=3, rate=rate, people=2_000).kills == 3
 
 
-def test_killed_at_random_instants(tmp_path: Path) -> None:
-    chance = random.Random(7)
-    with Receiver() as receiver:
-        kills = 0
-        for refresh in range(1, KILLS + 1):
-            members = sorted(chance.sample(range(2_000), 1_500))
-            process = start(tmp_path, receiver.url, refresh, members)
-            kills += kill_within(process, receiver, chance.randrange(0, 60))
-        # the refresh of the last kill is run again, to its end
-        process = start(tmp_path, receiver.url, KILLS, members)
-        process.communicate(timeout=60)
-        assert process.returncode == 0
-        messages = receiver.messages
-    assert kills == KILLS
-    state = {m["userId"]: m["traits"]["buyers"] for m in messages}
-    assert {user for user, value in state.items() if value} == {f"u{n:04}" for n in members}
-    repeated = len(messages) - len({m["messageId"] for m in messages})
-    assert repeated <= kills * IN_FLIGHT * BATCH
+@pytest.mark.slow
+@pytest.mark.parametrize("rate", [0.0, 0.2], ids=["a tool that works", "a tool that does not"])
+def test_many_members(tmp_path: Path, rate: float) -> None:
+    assert torture(tmp_path, kills=25, rate=rate, people=MEMBERS).kills == 25
+
+
+@pytest.mark.skipif(not HUNDREDS, reason="PERSONAS_TORTURE, how many kills, is not set")
+@pytest.mark.parametrize("rate", [0.0, 0.2], ids=["a tool that works", "a tool that does not"])
+def test_hundreds_of_kills(tmp_path: Path, rate: float) -> None:
+    assert torture(tmp_path, kills=HUNDREDS, rate=rate, people=MEMBERS).kills == HUNDREDS

@@ -24,6 +24,7 @@ from personas_dagster.destinations.braze.settings import HOSTS as BRAZE_HOSTS
 from personas_dagster.destinations.mailchimp.payload import merge_tag
 from personas_dagster.destinations.mailchimp.settings import MailchimpSettings
 from personas_dagster.destinations.sendgrid.payload import Field, upsert
+from personas_dagster.destinations.tool import Spacing
 from personas_dagster.errors import (
     PersonasError,
     Rejected,
@@ -160,18 +161,22 @@ def test_iterable_matches_as_its_project_does(served: Served) -> None:
     assert opened(project="user_id").abilities.matches_on == ("user_id",)
 
 
-def test_iterable_keeps_bulk_requests_apart(served: Served) -> None:
-    account, opened = on(served, "iterable")
-    destination = opened(bulk_users_per_second=20)
-    batch = people(1, destination.abilities)
+def test_requests_to_one_endpoint_are_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(round(seconds, 6))
+
+    monkeypatch.setattr("personas_dagster.destinations.tool.time.monotonic", lambda: 100.0)
+    monkeypatch.setattr("personas_dagster.destinations.tool.asyncio.sleep", sleep)
+    spacing = Spacing(5)
 
     async def run() -> None:
-        async with destination:
-            await asyncio.gather(*(destination.send(batch, no_pace) for _ in range(4)))
+        for _ in range(4):
+            await spacing()
 
     asyncio.run(run())
-    times = [request.seen.at for request in account.requests]
-    assert times[-1] - times[0] > 0.12  # three gaps of 0.05, less what the network moves
+    assert slept == [0.2, 0.4, 0.6]
 
 
 def test_iterable_who_is_unknown_when_leaving_has_left(served: Served) -> None:
@@ -215,6 +220,18 @@ def test_lists_that_are_there_are_used(served: Served, type: str) -> None:
     assert deliver(found, people(3, found.abilities)) == [DELIVERED] * 3
     assert not [r for r in account.requests if r.seen.method == "GET"]
     assert len(account.members(f"mine: {AUDIENCE}")) == 3
+
+
+@pytest.mark.parametrize(
+    ("type", "value", "requests"),
+    [("hubspot_lists", "true", 2), ("hubspot_lists", "false", 2), ("sendgrid_lists", "false", 2),
+     ("sendgrid_lists", "true", 1), ("intercom", "true", 2), ("mailchimp", "true", 2)],
+)  # fmt: skip
+def test_a_dry_run_counts_what_is_asked_each_time(
+    served: Served, type: str, value: str, requests: int
+) -> None:
+    _, opened = on(served, type)
+    assert len(opened().preview(people(1, opened().abilities, value))) == requests
 
 
 # mixpanel
@@ -410,7 +427,7 @@ def test_mailchimp_tags_of_like_keys_differ() -> None:
 
 
 def test_zendesk_wants_a_name_of_who_is_new(served: Served) -> None:
-    _, opened = on(served, "zendesk")
+    account, opened = on(served, "zendesk")
     abilities = opened().abilities
     assert abilities.requires == ("name",)
     (message,) = people(1, abilities)
@@ -419,7 +436,10 @@ def test_zendesk_wants_a_name_of_who_is_new(served: Served) -> None:
         message.form, message.message_id, message.connection, message.key,
         message.recipient, message.value, {**message.body, "traits": traits},
     )  # fmt: skip
-    error = error_of(opened(), [nameless])
+    error = error_of(opened(name_people=False), [nameless])
     assert isinstance(error, Rejected) and "Name: is too short" in str(error)
+    assert send(opened(), [nameless]) == [DELIVERED]
+    assert account.people["user-000000"]["name"] == "p0@example.com"
     assert send(opened(), [message]) == [DELIVERED]
     assert send(opened(), [nameless]) == [DELIVERED]
+    assert account.people["user-000000"]["name"] == "name of Ann"

@@ -42,11 +42,16 @@ class HubSpotLists(ListTool):
     def calls(self, batch: Sequence[Message]) -> Sequence[Call]:
         return payload.calls(batch, self.list_id)
 
+    def before(self, call: Call, batch: Sequence[Message]) -> Sequence[Call]:
+        people = [batch[row] for row in call.rows]
+        is_add = bool(call.body["recordIdsToAdd"])
+        return [payload.ensure(people) if is_add else payload.find(people)]
+
     async def perform(self, call: Call, batch: Sequence[Message], pace: Pace) -> Sequence[Outcome]:
         """Look up or make, then change. Who is not there when leaving has left."""
         people = [batch[row] for row in call.rows]
         is_add = bool(call.body["recordIdsToAdd"])
-        asked = payload.ensure(people) if is_add else payload.find(people)
+        (asked,) = self.before(call, batch)
         answer = decoded(await self.ask(asked, pace, also=frozenset() if is_add else _MISSING))
         ids = {
             str(fields(one.get("properties")).get("email")).lower(): str(one.get("id"))

@@ -59,6 +59,10 @@ class Intercom(BatchTool):
             found.append(Call(call.method, call.path, call.body, rows=(row,)))
         return found
 
+    def before(self, call: Call, batch: Sequence[Message]) -> Sequence[Call]:
+        message = batch[call.rows[0]]
+        return [payload.search(message)] if message.form == "identify" else []
+
     async def perform(self, call: Call, batch: Sequence[Message], pace: Pace) -> Sequence[Outcome]:
         message = batch[call.rows[0]]
         if message.form == "identify":

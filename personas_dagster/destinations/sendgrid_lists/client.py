@@ -62,6 +62,12 @@ class SendGridLists(ListTool):
     def calls(self, batch: Sequence[Message]) -> Sequence[Call]:
         return payload.calls(batch, self.list_id)
 
+    def before(self, call: Call, batch: Sequence[Message]) -> Sequence[Call]:
+        if call.method == "PUT":
+            return []
+        emails = [address(batch[row]) for row in call.rows]
+        return [Call("POST", payload.SEARCH, {"emails": emails})]
+
     async def perform(self, call: Call, batch: Sequence[Message], pace: Pace) -> Sequence[Outcome]:
         if call.method == "PUT":
             await self._spacing()
@@ -72,14 +78,14 @@ class SendGridLists(ListTool):
                     raise RowsRefused({at: self.said(text) for at, text in named.items()})
                 raise self.refusal(response) or Rejected("HTTP 400")
         else:
-            ids = await self._contacts([address(batch[row]) for row in call.rows], pace)
+            (search,) = self.before(call, batch)
+            ids = await self._contacts(search, pace)
             if ids:
                 await self.ask(replace(call, params={"contact_ids": ",".join(ids)}), pace)
         return [DELIVERED] * len(call.rows)
 
-    async def _contacts(self, emails: Sequence[str], pace: Pace) -> list[str]:
+    async def _contacts(self, search: Call, pace: Pace) -> list[str]:
         """The ids of the contacts that are there; who is not there is on no list."""
-        search = Call("POST", payload.SEARCH, {"emails": list(emails)})
         response = await self.ask(search, pace, also=_NOBODY)
         result = fields(fields(decoded(response)).get("result"))
         if response.status_code != 404 and not result:

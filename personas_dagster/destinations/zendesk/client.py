@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from personas_dagster.activation.destination import Message, Pace
+from personas_dagster.activation.destination import DELIVERED, Message, Outcome, Pace
 from personas_dagster.destinations.tool import BatchTool, Call, decoded, fields, items
 from personas_dagster.destinations.zendesk import payload
 from personas_dagster.destinations.zendesk.settings import ZendeskSettings
-from personas_dagster.errors import Unavailable
+from personas_dagster.errors import Rejected, Unavailable
+
+_INVALID = frozenset({422})
 
 
 class Zendesk(BatchTool):
@@ -16,7 +19,7 @@ class Zendesk(BatchTool):
 
     def __init__(self, settings: ZendeskSettings) -> None:
         super().__init__(settings)
-        self._create = settings.create_fields
+        self._create, self._name_people = settings.create_fields, settings.name_people
         self._known: dict[str, set[str]] = {}  # user or organization -> keys of its fields
 
     async def prepare(self, batch: Sequence[Message], pace: Pace) -> None:
@@ -51,3 +54,16 @@ class Zendesk(BatchTool):
 
     def calls(self, batch: Sequence[Message]) -> Sequence[Call]:
         return [payload.call(message, row) for row, message in enumerate(batch)]
+
+    async def perform(self, call: Call, batch: Sequence[Message], pace: Pace) -> Sequence[Outcome]:
+        """Who is new needs a name; who is not keeps the one there is, so it is not always sent."""
+        response = await self.ask(call, pace, also=_INVALID)
+        if response.status_code in _INVALID:
+            error = self.refusal(response) or Rejected("HTTP 422")
+            user = fields(call.body.get("user"))
+            details = fields(fields(decoded(response)).get("details"))
+            if not self._name_people or "name" not in details or user.get("name") or not user:
+                raise error
+            name = user.get("email") or user.get("external_id")
+            await self.ask(replace(call, body={"user": {**user, "name": name}}), pace)
+        return [DELIVERED]

@@ -22,6 +22,9 @@ class ZendeskSettings(ToolSettings):
     api_token: Annotated[SecretStr | None, Field(description="API token.")] = None
     oauth_token: Annotated[SecretStr | None, Field(description="OAuth token, instead.")] = None
     create_fields: Annotated[bool, Field(description="Make a field that is missing.")] = True
+    name_people: Annotated[
+        bool, Field(description="Call who is new and has no name by e-mail or user id.")
+    ] = True
     requests_per_second: Annotated[
         float | None, Field(gt=0, description="Cap on requests in any one second.")
     ] = 50

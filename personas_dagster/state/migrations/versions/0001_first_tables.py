@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("created_at", Instant, nullable=False),
         sa.Column("first_refresh_id", _id, nullable=False),
         sa.Column("synced_refresh_id", _id, nullable=False),
+        sa.Column("resync_from", _id, nullable=True),
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(
