@@ -237,8 +237,7 @@ class BatchTool(Tool):
         answer, the rest wait with it."""
         outcomes = [DELIVERED] * len(batch)
         stopped: DeliveryError | None = None
-        calls = self.calls(batch)
-        for call in calls:
+        for call in self.calls(batch):
             if all(outcomes[row].error for row in call.rows):
                 continue
             found: Sequence[Outcome] = [Outcome(stopped)] * len(call.rows)
@@ -250,7 +249,7 @@ class BatchTool(Tool):
                 except RowsRefused as error:
                     found = await self._without(call, batch, error, pace)
                 except Rejected as error:
-                    found = await self._halve(call, len(calls) == 1, batch, error, pace)
+                    found = await self._halve(call, batch, error, pace)
                 except (Throttled, Unavailable) as error:
                     stopped = error
                     found = [Outcome(error)] * len(call.rows)
@@ -272,11 +271,14 @@ class BatchTool(Tool):
         ]
 
     async def _halve(
-        self, call: Call, alone: bool, batch: Sequence[Message], error: Rejected, pace: Pace
+        self, call: Call, batch: Sequence[Message], error: Rejected, pace: Pace
     ) -> Sequence[Outcome]:
-        """A request refused as a whole. Alone in its batch, the engine halves it; else we do."""
+        """A request refused as a whole, without names: halved until those at fault stand alone.
+
+        The engine would halve the whole batch, of which other requests may have been taken.
+        """
         rows = call.rows
-        if alone or len(rows) == 1:
+        if len(rows) == 1:
             return [Outcome(error)] * len(rows)
         middle = len(rows) // 2
         halves = [[batch[row] for row in some] for some in (rows[:middle], rows[middle:])]

@@ -229,9 +229,7 @@ def run(
     n_dropped = 0
     apart = np.empty(64, np.int32)
     n_apart = 0
-    longest = 1
-    for combination in range(offsets.size - 1):
-        longest = max(longest, offsets[combination + 1] - offsets[combination])
+    longest = max(1, np.diff(offsets).max())
     roots, fresh = np.empty(longest, np.int32), np.empty(longest, np.int32)
     for place in range(order.size):
         combination = order[place]

@@ -63,9 +63,9 @@ def resolve(
         np.int64,
     )
     attached, first_seen = before.attached.copy(), before.first_seen.copy()
-    run = _kernel(len(order) if len(numbered.members) else 0)
     if not len(numbered.members):
         order, instants = order[:0], instants[:0]
+    run = _kernel(len(order))
     place, created, merges, drops, apart, settled = run(
         before.kind_of.astype(np.int32),
         limits,

@@ -288,6 +288,19 @@ def test_amplitude_sends_the_good_events_again(served: Served) -> None:
     assert send(opened(min_id_length=1), tracks) == [DELIVERED] * 3
 
 
+@pytest.mark.parametrize("type", ["amplitude", "mixpanel"])
+def test_one_of_two_requests_is_halved_by_itself(served: Served, type: str) -> None:
+    account, opened = on(served, type)
+    abilities = opened().abilities
+    bad = account.bad["user_id"]
+    rows = [({"user_id": who}, "true") for who in ("user-1", "user-2", bad, "user-3", "user-4")]
+    both = write(abilities, rows, kind="audience", key=AUDIENCE)
+    outcomes = send(opened(), both)
+    assert [o.error is None for o in outcomes] == [True] * 4 + [False] * 2 + [True] * 4
+    assert account.members(AUDIENCE) == {"user-1", "user-2", "user-3", "user-4"}
+    assert len(account.events) == 4
+
+
 # sendgrid
 
 
