@@ -24,7 +24,7 @@ SELECT {key}, count(*) AS messages,
            AS first
 FROM (SELECT {columns}, received_at, message_id, source_id
       FROM raw_events WHERE load_id > $1 AND load_id <= $2)
-GROUP BY {key} ORDER BY first.at
+GROUP BY {key} ORDER BY min(epoch_us(received_at))
 """
 _LAST = """
 SELECT w.combination, max({{'at': epoch_us(received_at), 'message_id': message_id}}) AS last

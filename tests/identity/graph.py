@@ -39,16 +39,6 @@ def message(number: int = 0, /, *, at: float = 0, kind: str = "track", **fields:
     }
 
 
-def said(**ids: Any) -> list[Message]:
-    """One message a keyword pair is too long to write: `said(userId="u1", anonymousId="a1")`."""
-    return [message(**ids)]
-
-
-def stream(*messages: Message) -> list[Message]:
-    """Messages a second apart, numbered."""
-    return [message(number, **fields) for number, fields in enumerate(messages, 1)]
-
-
 def raw_row(m: Message, load_id: int, line: int) -> dict[str, Any]:
     """A message as `events` would store it."""
     group = text_of(m.get("groupId"))

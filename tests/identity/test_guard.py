@@ -138,11 +138,11 @@ def many(first: int, merged: int) -> list[Message]:
     for number in range(first, first + 1000):
         spot = number - first
         pair, third = divmod(spot, 3)
+        ids = {"anonymousId": f"alone-{number}"}
         if pair < merged:
-            ids = [{"anonymousId": f"{first}-{pair}"}, {"userId": f"{first}-{pair}"},
-                   {"anonymousId": f"{first}-{pair}", "userId": f"{first}-{pair}"}][third]  # fmt: skip
-        else:
-            ids = {"anonymousId": f"alone-{number}"}
+            name = f"{first}-{pair}"
+            both = {"anonymousId": name, "userId": name}
+            ids = [{"anonymousId": name}, {"userId": name}, both][third]
         found.append(message(number, **ids))
     return found
 

@@ -20,7 +20,8 @@ def held(graph: Graph, collection: str = "users") -> list[set[str]]:
     rows = graph.rows(
         "SELECT p.created_at, list(i.type || ':' || i.value) AS ids FROM graph_profiles p "
         "JOIN graph_identifiers i USING (profile_id) "
-        f"WHERE p.collection = '{collection}' GROUP BY p.profile_id, p.created_at ORDER BY p.created_at"
+        f"WHERE p.collection = '{collection}' "
+        "GROUP BY p.profile_id, p.created_at ORDER BY p.created_at"
     )
     return [set(row["ids"]) for row in rows]
 

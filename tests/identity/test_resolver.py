@@ -67,7 +67,7 @@ def numbered(streams: list[Ids], rules: IdentityRules) -> tuple[Numbered, list[i
 def test_any_stream(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolving, "_WORTH_COMPILING", 0 if compiled else 1_000_000)
 
-    @settings(max_examples=1500, deadline=None)
+    @settings(max_examples=500, deadline=None)
     @given(rules, messages)
     def holds(rules: IdentityRules, stream: list[tuple[int, list[Any]]]) -> None:
         oracle = Oracle(rules)

@@ -1,0 +1,202 @@
+"""Why two identifiers are one profile, or why not.
+
+A message that attached an identifier or merged profiles joined all identifiers that it was left
+with. The answer is the shortest chain of such messages from one identifier to the other; or,
+for two profiles, the identifiers that protection removed where a message named both.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from personas_dagster.errors import PersonasError
+from personas_dagster.identity.extract import KEY, combinations, others_of, prepare_extraction
+from personas_dagster.identity.numbering import number
+from personas_dagster.identity.rules import IdentityRules
+from personas_dagster.interfaces import Session
+
+Identifier = tuple[str, str]  # type, value
+
+
+@dataclass(frozen=True)
+class Joining:
+    """A message of the chain, and the identifiers that it joined, one of the step before first."""
+
+    message_id: str
+    at: dt.datetime
+    identifiers: tuple[Identifier, ...]
+
+
+@dataclass(frozen=True)
+class KeptApart:
+    """An identifier that was removed from a message, and the limit that it would have broken."""
+
+    message_id: str
+    at: dt.datetime
+    identifier: Identifier
+    limit_broken: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """`chain` for one profile, `drops` for two."""
+
+    profile_ids: tuple[str, str]
+    chain: tuple[Joining, ...] = ()
+    drops: tuple[KeptApart, ...] = ()
+
+    @property
+    def is_one_profile(self) -> bool:
+        return self.profile_ids[0] == self.profile_ids[1]
+
+
+_HELD = """
+SELECT profile_id FROM graph_identifiers WHERE collection = $1 AND type = $2 AND value = $3
+"""
+_COMPONENT = """
+SELECT type, value FROM graph_identifiers WHERE collection = $1 AND profile_id = $2
+"""
+# A messageId may come back after `dedupe_days`, so the instant tells messages apart too.
+_JOINING = """
+SELECT r.message_id, r.received_at, {columns}
+FROM raw_events r SEMI JOIN (
+    SELECT i.first_message_id AS message_id, i.first_seen_at AS received_at
+    FROM graph_identifiers i WHERE i.collection = $1 AND i.profile_id = $2
+    UNION
+    SELECT m.message_id, m.merged_at
+    FROM merges m JOIN graph_roots g ON g.profile_id = m.parent_id WHERE g.root_id = $2
+) j ON j.message_id = r.message_id AND j.received_at = r.received_at
+ORDER BY r.received_at, r.message_id
+"""
+_REMOVED = """
+SELECT d.message_id, d.received_at, d.type, d.value FROM dropped_identifiers d
+WHERE d.collection = $1
+"""
+_APART = """
+WITH near AS (
+    SELECT d.message_id, d.received_at, d.type, d.value, d.limit_broken, g.root_id
+    FROM (SELECT message_id, received_at, type, value, limit_broken,
+                 unnest(from_json(profiles_apart, '["VARCHAR"]')) AS profile_id
+          FROM dropped_identifiers WHERE collection = $1) d
+    JOIN graph_roots g USING (profile_id)
+    UNION
+    SELECT d.message_id, d.received_at, d.type, d.value, d.limit_broken, g.root_id
+    FROM dropped_identifiers d
+    JOIN events e ON e.message_id = d.message_id AND e.received_at = d.received_at
+    JOIN graph_roots g
+      ON g.profile_id = CASE WHEN $1 = 'users' THEN e.profile_id ELSE e.account_id END
+    WHERE d.collection = $1
+)
+SELECT message_id, received_at, type, value, limit_broken FROM near
+WHERE root_id IN ($2, $3)
+GROUP BY ALL HAVING count(DISTINCT root_id) = 2
+ORDER BY received_at, message_id, type, value
+"""
+
+
+def explain(
+    session: Session,
+    rules: IdentityRules,
+    a: Identifier,
+    b: Identifier,
+    *,
+    collection: str = "users",
+) -> Explanation:
+    """Why `a` and `b` are one profile or two. The session must be prepared (`views.prepare`).
+
+    Raises PersonasError for an identifier that no profile holds.
+    """
+    session.view("dropped_identifiers")
+    held = (_holder(session, collection, a), _holder(session, collection, b))
+    if held[0] == held[1]:
+        joining = _joining(session, rules, collection, held[0])
+        return Explanation(held, chain=_chain(joining, a, b))
+    session.view("events")
+    rows = session.fetch(_APART, [collection, *held]).to_pylist()
+    drops = (
+        KeptApart(
+            row["message_id"], row["received_at"], (row["type"], row["value"]), row["limit_broken"]
+        )
+        for row in rows
+    )
+    return Explanation(held, drops=tuple(drops))
+
+
+def _holder(session: Session, collection: str, identifier: Identifier) -> str:
+    found = session.fetch(_HELD, [collection, *identifier]).column(0).to_pylist()
+    if not found:
+        raise PersonasError(
+            f"{identifier[0]}:{identifier[1]} is on no profile; it was never seen, is blocked, or "
+            "was always removed by merge protection: look it up in dropped_identifiers"
+        )
+    return str(found[0])
+
+
+def _joining(
+    session: Session, rules: IdentityRules, collection: str, profile_id: str
+) -> list[Joining]:
+    """The messages that made a profile what it is, with the identifiers they were left with."""
+    session.view("raw_events")
+    prepare_extraction(session)
+    columns = ", ".join(f"{sql} AS key_{name}" for name, sql in combinations(rules).items())
+    found = session.fetch(_JOINING.format(columns=columns), [collection, profile_id])
+    keys = found.select([f"key_{name}" for name in KEY]).rename_columns(list(KEY))
+    keys = keys.combine_chunks()
+    numbered = number(keys, others_of(session, keys.column("others")), rules, collection)
+    component = {tuple(row.values()) for row in _rows(session, _COMPONENT, collection, profile_id)}
+    removed = defaultdict(set)
+    for row in _rows(session, _REMOVED, collection):
+        removed[row["message_id"], row["received_at"]].add((row["type"], row["value"]))
+    kinds, values = numbered.types().to_pylist(), numbered.values.to_pylist()
+    messages = []
+    for spot, (name, at) in enumerate(
+        zip(found.column(0).to_pylist(), found.column(1).to_pylist(), strict=True)
+    ):
+        # An alias under `alias: merge` has a second reading; only one of them is in the component.
+        readings = [spot, *(numbered.instead[spot : spot + 1].tolist())]
+        ids = dict.fromkeys(
+            (kinds[i], values[i])
+            for reading in readings
+            if reading >= 0
+            for i in numbered.members[numbered.offsets[reading] : numbered.offsets[reading + 1]]
+        )
+        kept = [i for i in ids if i in component and i not in removed[name, at]]
+        messages.append(Joining(name, at, tuple(kept)))
+    return messages
+
+
+def _rows(session: Session, query: str, *parameters: Any) -> Sequence[Mapping[str, Any]]:
+    rows: list[dict[str, Any]] = session.fetch(query, list(parameters)).to_pylist()
+    return rows
+
+
+def _chain(messages: Sequence[Joining], a: Identifier, b: Identifier) -> tuple[Joining, ...]:
+    """The fewest messages from one identifier to the other; earlier ones first."""
+    naming: defaultdict[Identifier, list[Joining]] = defaultdict(list)
+    for message in messages:
+        for identifier in message.identifiers:
+            naming[identifier].append(message)
+    came: dict[Identifier, tuple[Joining, Identifier] | None] = {a: None}
+    queue = deque([a])
+    while queue and b not in came:
+        here = queue.popleft()
+        for message in naming[here]:
+            for there in message.identifiers:
+                if there not in came:
+                    came[there] = (message, here)
+                    queue.append(there)
+    chain: list[Joining] = []
+    spot = b
+    while (step := came[spot]) is not None:
+        message, before = step
+        others = (i for i in message.identifiers if i != before)
+        chain.append(Joining(message.message_id, message.at, (before, *others)))
+        spot = before
+    return tuple(reversed(chain))
+
+
+__all__ = ["Explanation", "Joining", "KeptApart", "explain"]

@@ -1,0 +1,107 @@
+"""What a person asks of the graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from personas_dagster.errors import PersonasError
+from personas_dagster.identity.explain import Explanation, explain
+from personas_dagster.identity.export import export
+from personas_dagster.identity.rules import IdentityRules, TypeRule
+from personas_dagster.identity.views import prepare
+from tests.identity.conftest import NewGraph
+from tests.identity.graph import Graph, message
+from tests.identity.nasty import RULES
+from tests.identity.test_identity_oracle import worlds
+
+
+def why(graph: Graph, a: str, b: str) -> Explanation:
+    with graph.engine.session(graph.lake) as session:
+        prepare(session)
+        left, right = (tuple(name.split(":", 1)) for name in (a, b))
+        return explain(session, graph.rules, left, right)  # type: ignore[arg-type]
+
+
+def exported(graph: Graph, **chosen: Any) -> list[dict[str, Any]]:
+    with graph.engine.session(graph.lake) as session:
+        prepare(session)
+        return list(export(session, **chosen))
+
+
+def test_explain_a_chain_of_messages(graph: Graph) -> None:
+    graph.take(
+        message(1, userId="u1", anonymousId="a1"),
+        message(2, anonymousId="a2"),
+        message(3, userId="u1", anonymousId="a2"),
+        message(4, anonymousId="a2", properties={"email": "e@x.com"}),
+        message(5, userId="u1", anonymousId="a1"),
+    )
+    found = why(graph, "anonymous_id:a1", "email:e@x.com")
+    assert found.is_one_profile
+    assert [step.message_id for step in found.chain] == ["m0001", "m0003", "m0004"]
+    assert found.chain[1].identifiers == (("user_id", "u1"), ("anonymous_id", "a2"))
+    assert why(graph, "user_id:u1", "user_id:u1").chain == ()
+
+
+def test_explain_leaves_out_what_was_removed(new_graph: NewGraph) -> None:
+    """The message that named both was refused; they came together later, by another way."""
+    graph = new_graph(IdentityRules(types={"user_id": TypeRule(1, 1, "day")}))
+    graph.take(message(1, userId="u1", anonymousId="a1"))
+    graph.take(message(2, userId="u2", anonymousId="a1"))
+    graph.take(message(3, userId="u1", anonymousId="b", at=3 * 86_400))
+    graph.take(message(4, userId="u2", anonymousId="b", at=4 * 86_400))
+    chain = why(graph, "user_id:u2", "anonymous_id:a1").chain
+    assert [step.message_id for step in chain] == ["m0004", "m0003", "m0001"]
+
+
+def test_explain_what_kept_two_apart(graph: Graph) -> None:
+    graph.take(
+        message(1, userId="u1", anonymousId="a1"),
+        message(2, userId="u2", anonymousId="a1"),
+        message(3, userId="u3"),
+    )
+    found = why(graph, "user_id:u1", "user_id:u2")
+    assert not found.is_one_profile
+    (drop,) = found.drops
+    assert (drop.message_id, drop.identifier) == ("m0002", ("anonymous_id", "a1"))
+    assert drop.limit_broken == "user_id: 1 ever"
+    assert why(graph, "user_id:u1", "user_id:u3").drops == ()
+
+
+def test_explain_an_unknown_identifier(graph: Graph) -> None:
+    graph.take(message(1, userId="u1"))
+    with pytest.raises(PersonasError, match="user_id:nobody is on no profile"):
+        why(graph, "user_id:u1", "user_id:nobody")
+
+
+@pytest.mark.parametrize("name", ["aliases merge", "windows"])
+def test_explain_finds_a_chain_in_any_profile(name: str, new_graph: NewGraph) -> None:
+    graph = new_graph(RULES[name])
+    graph.take(*worlds(name, count=25))
+    for profile in exported(graph)[:60]:
+        ids = [f"{one['type']}:{one['id']}" for one in profile["external_ids"]]
+        found = why(graph, ids[0], ids[-1])
+        assert found.is_one_profile
+        assert len(found.chain) > 0 or len(ids) == 1
+
+
+def test_export(graph: Graph) -> None:
+    graph.take(
+        message(1, anonymousId="a1"),
+        message(2, userId="u1", context={"groupId": "g"}),
+        message(3, userId="u1", anonymousId="a1"),
+    )
+    (profile,) = exported(graph)
+    (merge,) = graph.rows("SELECT * FROM merges")
+    assert profile == {
+        "profile_id": merge["parent_id"],
+        "external_ids": [
+            {"type": "anonymous_id", "id": "a1"},
+            {"type": "user_id", "id": "u1"},
+        ],
+        "merged": [merge["child_id"]],
+    }
+    (account,) = exported(graph, collection="accounts")
+    assert account["external_ids"] == [{"type": "group_id", "id": "g"}]
