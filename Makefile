@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-all dev check lint types layers bench install clean pictures help
+.PHONY: demo test test-all dev check lint types layers bench torture install clean pictures help
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -15,7 +15,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) install -c constraints.txt --group dev -e '.[postgres]'
+	$(PIP) install -c constraints.txt -e '.[dev,postgres]'
 	@touch $@
 
 install: $(VENV)/installed ## Install what `personas` needs into .venv
@@ -47,6 +47,10 @@ layers: $(VENV)/installed-dev ## Imports run one way
 
 bench: $(VENV)/installed-dev ## Load and refresh of 1,000,000 messages (BENCH="1 10 100" for more)
 	$(BIN)/python benchmarks/run.py $(or $(BENCH),1)
+	$(BIN)/python benchmarks/delivery.py 1000000
+
+torture: $(VENV)/installed-dev ## 500 syncs killed at random instants, with and without faults
+	$(BIN)/python tests/activation/torture.py 500
 
 pictures: $(VENV)/installed-dev ## The README's pictures, taken from the running UI with Chromium
 	$(BIN)/python docs/pictures/take.py

@@ -57,6 +57,7 @@ def _connection(space: Space, model: models.Connection) -> Connection:
         resend_new_identifiers=model.resend_new_identifiers,
         events=EventNames(model.events.entered, model.events.exited, model.events.computed),
         max_change=model.max_change,
+        alias=model.alias,
     )
 
 
@@ -70,7 +71,6 @@ def deliver(
     dry_run: bool = False,
     allow: Mapping[str, str] | None = None,
     progress: Progress | None = None,
-    attempt: int = 1,
 ) -> SyncReport:
     """Send a destination what changed since it was last told. `only`: these connections."""
     model = space.destinations.get(destination)

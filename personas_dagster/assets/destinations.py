@@ -39,7 +39,6 @@ def _destination(space: Space, names: Names, name: str) -> dg.AssetsDefinition:
                 name,
                 owner=context.run.run_id,
                 now=space.now,
-                attempt=attempts.attempt(context),
             )
         except Busy as error:
             context.log.info(f"waiting: {error}")

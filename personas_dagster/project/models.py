@@ -356,6 +356,7 @@ class Connection(Model):
     enrich: tuple[str, ...] = ()
     backfill: bool = True
     resend_new_identifiers: bool = True
+    alias: bool = Field(default=False, description="tell merges to a tool that knows `alias`")
     events: EventNames = EventNames()
     max_change: float = Field(default=0.5, gt=0)
     spaces: tuple[str, ...] | None = None

@@ -60,6 +60,7 @@ def parts() -> list[list[Message]]:
     return [found[:middle], found[middle:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_killed_at_any_step(
     after: bool,
