@@ -29,8 +29,8 @@ dev: $(VENV)/installed ## Dagster's UI with both spaces, on http://127.0.0.1:300
 check: $(VENV)/installed ## Are all definitions right?
 	@$(BIN)/personas check
 
-test: $(VENV)/installed-dev ## The tests that need nothing but Python
-	$(BIN)/python -m pytest -m "not (postgres or browser or dagster_ui or wheel)"
+test: $(VENV)/installed-dev ## The tests that need nothing but Python, without the slow ones
+	$(BIN)/python -m pytest -m "not (postgres or browser or dagster_ui or wheel or slow)"
 
 test-all: $(VENV)/installed-dev ## All tests; needs PERSONAS_TEST_POSTGRES_URL and Chromium
 	$(BIN)/python -m pytest

@@ -89,7 +89,7 @@ def main() -> None:
             picture(page, f"{url}/runs/{last_run(url)}", "run", settle=4)
             browser.close()
     finally:
-        server.send_signal(signal.SIGINT)
+        server.send_signal(signal.SIGINT)  # `personas dev` stops its children
         server.wait(timeout=60)
 
 
