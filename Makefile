@@ -30,9 +30,9 @@ check: $(VENV)/installed ## Are all definitions right?
 	@$(BIN)/personas check
 
 test: $(VENV)/installed-dev ## The tests that need nothing but Python, without the slow ones
-	$(BIN)/python -m pytest -m "not (postgres or browser or dagster_ui or wheel or slow)"
+	$(BIN)/python -m pytest -m "not (postgres or dagster_ui or wheel or slow)"
 
-test-all: $(VENV)/installed-dev ## All tests; needs PERSONAS_TEST_POSTGRES_URL and Chromium
+test-all: $(VENV)/installed-dev ## All tests; needs PERSONAS_TEST_POSTGRES_URL
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/installed-dev ## ruff

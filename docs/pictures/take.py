@@ -1,6 +1,7 @@
 """Take the README's pictures from the running UI, with Chromium: `make pictures`.
 
-Needs the demo's results (`make demo`) and Chromium (`CHROMIUM`, default /usr/bin/chromium).
+Needs the demo's results (`make demo`) and Chromium (`CHROMIUM`, default /usr/bin/chromium). A
+folder as argument takes them there instead.
 """
 
 from __future__ import annotations
@@ -69,15 +70,21 @@ def picture(page: Page, url: str, name: str, *, settle: float) -> None:
     if newsletter.count():  # the UI asks once per browser
         newsletter.first.click()
     time.sleep(settle)  # the graph is laid out by a worker after the data is there
-    page.screenshot(path=HERE / f"{name}.png")
-    sys.stderr.write(f"wrote {HERE / name}.png\n")
+    target = Path(sys.argv[1] if len(sys.argv) > 1 else HERE) / f"{name}.png"
+    page.screenshot(path=target)
+    sys.stderr.write(f"wrote {target}\n")
 
 
 def main() -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "personas_dagster.cli", "dev", "--port", str(port)]
-    server = subprocess.Popen([*command, "--project", str(ROOT)], cwd=ROOT)
+    server = subprocess.Popen(
+        [*command, "--project", str(ROOT)],
+        cwd=ROOT,
+        # A background shell makes its children deaf to Ctrl-C, which is what stops the UI.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         wait_for(url)
         with sync_playwright() as playwright:
@@ -89,7 +96,7 @@ def main() -> None:
             picture(page, f"{url}/runs/{last_run(url)}", "run", settle=4)
             browser.close()
     finally:
-        server.send_signal(signal.SIGINT)  # `personas dev` stops its children
+        server.send_signal(signal.SIGINT)
         server.wait(timeout=60)
 
 

@@ -4,8 +4,10 @@ import datetime as dt
 from collections.abc import Callable
 
 import pytest
+import sqlalchemy as sa
 
 from personas_dagster.digests import digests
+from personas_dagster.state import State
 from tests.place import NOW, SPACE, Place
 
 
@@ -14,6 +16,13 @@ def test_same_digests(
     new_place: Callable[[], Place], postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PERSONAS_STATE_URL", postgres_url)
+    opened: list[State] = []  # a place opens its space anew each time; the server minds
+
+    def open_it(url: sa.URL) -> State:
+        opened.append(State(url))
+        return opened[-1]
+
+    monkeypatch.setattr("personas_dagster.spaces.State", open_it)
     here, there = new_place(), new_place()
     there.write(
         "resources/spaces/main.yaml",
@@ -25,4 +34,5 @@ def test_same_digests(
         place.refresh({**order, "userId": "u1"}, as_of=dt.datetime(2026, 1, 2, tzinfo=dt.UTC))
         place.refresh({**order, "userId": "u2"}, "nonsense", as_of=NOW)  # type: ignore[arg-type]
     assert digests(there.space) == digests(here.space)
-    there.space.state.close()
+    for state in opened:
+        state.close()
