@@ -1,0 +1,43 @@
+"""The command that runs the HTTP application."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from personas_dagster.cli.shell import (
+    ProjectOption,
+    QuietOption,
+    Shell,
+    VerboseOption,
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(serve)
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="The port.")] = 8080,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="How many processes.")] = 1,
+    project: ProjectOption = Path(),
+    space: Annotated[
+        list[str] | None, typer.Option(help="Serve this space only (may be repeated).")
+    ] = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Run the HTTP application until Ctrl-C: messages in, profiles out.
+
+    Example: personas serve --port 8080 --workers 2
+    """
+    from personas_dagster.serving.server import Settings, open_spaces, run
+
+    shell = Shell(project, None, quiet, verbose)
+    root = shell.root.resolve()
+    spaces = open_spaces(root, space or ())
+    shell.say(f"serving {', '.join(spaces)} on http://{host}:{port}; Ctrl-C stops it")
+    run(Settings(str(root), tuple(spaces), host, port, workers, quiet))
