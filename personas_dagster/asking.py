@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.csv
 
 from personas_dagster.errors import PersonasError, QueryError
@@ -145,11 +146,13 @@ def counts(session: Session, asked: Sequence[Asked]) -> Iterator[dict[str, Any]]
 
 
 _ROWS = """
-SELECT r.key, r.kind, r.profile_id, r.value, coalesce(i.ids, '{}') AS ids
-FROM results r
+SELECT r.key, r.kind, r.profile_id, shown_value(a.query, r.value) AS value,
+       coalesce(i.ids, '{}') AS ids
+FROM results r JOIN asked a ON a.key = r.key
 LEFT JOIN (
     SELECT profile_id, json_group_object(type, vs) AS ids FROM (
-        SELECT profile_id, type, list(value ORDER BY first_seen_at, value) AS vs
+        SELECT profile_id, type,
+               list(shown_id(type, value) ORDER BY first_seen_at, value) AS vs
         FROM graph_identifiers GROUP BY ALL ORDER BY profile_id, type)
     GROUP BY profile_id
 ) i USING (profile_id)
@@ -160,10 +163,11 @@ ORDER BY r.key, r.profile_id
 def rows(session: Session, asked: Sequence[Asked]) -> Iterator[dict[str, Any]]:
     """One row per profile with a value; for boolean queries only the members."""
     lines = {one.definition.key: one.line for one in asked}
+    queries = {one.definition.key: one.definition.query for one in asked}
+    # A query's own text is the key of its values: it names the traits that they come from.
+    session.register("asked", pa.table({"key": list(queries), "query": list(queries.values())}))
     for batch in session.stream(_ROWS):
         for row in batch.to_pylist():
-            if row["key"] not in lines:
-                continue  # what a query references
             yield {
                 "query": lines[row["key"]],
                 "profile_id": row["profile_id"],
@@ -207,7 +211,7 @@ def profile(session: Session, identifier: str) -> dict[str, Any]:
         "collection": found[0]["collection"],
         "created_at": created[0]["created_at"] if created else None,
         "external_ids": all_of(
-            "SELECT type, value AS id, first_seen_at AS created_at, source_id "
+            "SELECT type, shown_id(type, value) AS id, first_seen_at AS created_at, source_id "
             "FROM graph_identifiers WHERE profile_id = $1 ORDER BY first_seen_at, type, value"
         ),
         "merged": [
@@ -225,8 +229,8 @@ def profile(session: Session, identifier: str) -> dict[str, Any]:
                 "source_id": row["source_id"],
             }
             for row in all_of(
-                "SELECT key, value, class, updated_at, source_id FROM trait_values "
-                "WHERE profile_id = $1 ORDER BY key, class DESC"
+                "SELECT key, shown_value(key, value) AS value, class, updated_at, source_id "
+                "FROM trait_values WHERE profile_id = $1 ORDER BY key, class DESC"
             )
         },
         "audiences": {
@@ -244,7 +248,8 @@ def profile(session: Session, identifier: str) -> dict[str, Any]:
         "events": [
             _event(row)
             for row in all_of(
-                "SELECT e.message_id, e.type, e.event, e.timestamp, e.source_id, e.properties "
+                "SELECT e.message_id, e.type, e.event, e.timestamp, e.source_id, "
+                "shown_text(e.properties) AS properties "
                 "FROM events e JOIN graph_roots r ON r.profile_id = e.profile_id "
                 "WHERE r.root_id = $1 "
                 f"ORDER BY e.timestamp DESC, e.message_id LIMIT {_LAST_EVENTS}"
@@ -264,7 +269,8 @@ SELECT to_json({
     'merged': coalesce(m.merged, [])
 })::VARCHAR AS line
 FROM graph_profiles p
-LEFT JOIN (SELECT profile_id, list({'type': type, 'id': value} ORDER BY type, value) AS ids
+LEFT JOIN (SELECT profile_id,
+                  list({'type': type, 'id': shown_id(type, value)} ORDER BY type, value) AS ids
            FROM graph_identifiers GROUP BY profile_id) i USING (profile_id)
 LEFT JOIN (SELECT root_id, list(profile_id ORDER BY profile_id) AS merged
            FROM graph_roots WHERE profile_id <> root_id GROUP BY root_id) m
@@ -282,7 +288,8 @@ def graph(session: Session) -> Iterator[str]:
 _MEMBERS = """
 SELECT m.profile_id AS key, to_json(coalesce(i.ids, []))::VARCHAR AS external_ids
 FROM members m
-LEFT JOIN (SELECT profile_id, list({'type': type, 'id': value} ORDER BY type, value) AS ids
+LEFT JOIN (SELECT profile_id,
+                  list({'type': type, 'id': shown_id(type, value)} ORDER BY type, value) AS ids
            FROM graph_identifiers GROUP BY profile_id) i USING (profile_id)
 WHERE m.audience = $1 ORDER BY m.profile_id
 """

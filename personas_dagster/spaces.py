@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from personas_dagster import access, masking
 from personas_dagster.destinations import DESTINATIONS
 from personas_dagster.engines import DuckDBEngine
 from personas_dagster.errors import PersonasError, Problem
@@ -157,7 +158,13 @@ class Space:
         with self.engine.session(self.snapshot() if lake is None else lake) as session:
             views.prepare(session)
             prepare_values(session, defined=self.computed_keys)
+            masking.prepare(session, has_pii=self.operator_has_pii)
             yield session
+
+    @property
+    def operator_has_pii(self) -> bool:
+        """Whether the command line shows e-mails, phones and raw exports as they are."""
+        return access.PII in self.settings.operator
 
 
 def open_space(project: Project, name: str | None = None) -> Space:

@@ -26,6 +26,7 @@ lake: {location: .personas/lake}
 engine: {threads: 2}
 state: {url: "sqlite:///.personas/state.db"}
 landing: .personas/landing
+operator: [pii]
 """
 
 

@@ -312,6 +312,9 @@ class Space(Model):
     partitions: PartitionsModel = PartitionsModel()
     dedupe_days: int = Field(default=7, ge=0)
     identity: dict[str, Any] = Field(default={}, description="overrides assets/identity.yaml")
+    operator: tuple[Literal["pii"], ...] = Field(
+        default=(), description="what the command line may show besides (`personas grant`)"
+    )
     promote: tuple[PromotionModel, ...] = ()
     sources: tuple[str, ...] | None = None
     destinations: tuple[str, ...] | None = None

@@ -157,3 +157,16 @@ audit = sa.Table(
     sa.Column("reason", sa.Text),
     sa.Column("counts", sa.JSON),
 )
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("token_id", sa.String(16), primary_key=True),
+    sa.Column("space", sa.String(100), nullable=False),
+    sa.Column("name", sa.String(200), nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False),  # of the secret, which is not kept
+    sa.Column("roles", sa.JSON, nullable=False),
+    sa.Column("has_pii", sa.Boolean, nullable=False),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("revoked_at", Instant),
+)

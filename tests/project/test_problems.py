@@ -206,8 +206,8 @@ def test_rules_of_a_space(place: Place) -> None:
     text = (place.root / path).read_text()
     place.write(path, text + "identity:\n  types: {email: {limit: x}}\n  hub: 3\n")
     assert [found.split(" found")[0] for found in problems(place)] == [
-        f"{path}:7:19: identity.types.email.limit:",
-        f"{path}:8:3: identity.hub:",
+        f"{path}:8:19: identity.types.email.limit:",
+        f"{path}:9:3: identity.hub:",
     ]
     place.write(path, text + "identity:\n  types: 5\n")
     assert [found.split(" found")[0] for found in problems(place)] == [

@@ -1,0 +1,3 @@
+from tests.state.conftest import open_state, state, state_url
+
+__all__ = ["open_state", "state", "state_url"]
