@@ -211,7 +211,7 @@ def test_rules_of_a_space(place: Place) -> None:
     ]
     place.write(path, text + "identity:\n  types: 5\n")
     assert [found.split(" found")[0] for found in problems(place)] == [
-        f"{path}:7:3: identity.types:"
+        f"{path}:8:3: identity.types:"
     ]
 
 
