@@ -16,7 +16,7 @@ from personas_dagster.activation.connection import Connection, EventNames, Kind
 from personas_dagster.activation.report import SyncReport
 from personas_dagster.activation.sync import Progress, sync
 from personas_dagster.destinations import open_destination
-from personas_dagster.errors import NeedsSetup, PersonasError
+from personas_dagster.errors import PersonasError
 from personas_dagster.identity import views
 from personas_dagster.interfaces import Session
 from personas_dagster.project import models
@@ -58,7 +58,6 @@ def _connection(space: Space, model: models.Connection) -> Connection:
         events=EventNames(model.events.entered, model.events.exited, model.events.computed),
         max_change=model.max_change,
         alias=model.alias,
-        list_id=model.list_id,
     )
 
 
@@ -111,11 +110,6 @@ def deliver(
             f"destination {destination}: {report.stopped or 'rows are still due'} "
             f"({report.counts['failed']} failed, {report.counts['postponed']} not tried); they "
             "stay due, and the next sync sends them"
-        )
-    if report.needs:
-        raise NeedsSetup(
-            "; ".join(f"connection {name}: {what}" for name, what in report.needs.items())
-            + f". Then `personas sync {destination}` sends what is due"
         )
     return report
 

@@ -63,9 +63,14 @@ class Space:
             url = url.set(database=str(self.project.root / url.database))
         return State(url)
 
+    @property
+    def landing_folder(self) -> Path:
+        """Where messages land, whether the state database answers or not."""
+        return self.project.root / self.settings.landing
+
     @cached_property
     def landing(self) -> Landing:
-        return Landing(self.project.root / self.settings.landing, self.state)
+        return Landing(self.landing_folder, self.state)
 
     @cached_property
     def events(self) -> EventSettings:

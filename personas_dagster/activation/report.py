@@ -63,7 +63,6 @@ class ConnectionReport:
     messages: int = 0  # that the tool confirmed; in a dry run, that would be sent
     not_sendable: Counter[str] = field(default_factory=Counter)
     held: str | None = None
-    needs: str | None = None  # what a person must make at the tool first
     samples: list[Sample] = field(default_factory=list)
 
     @property
@@ -101,11 +100,6 @@ class SyncReport:
     def held(self) -> dict[str, str]:
         """Connection -> why the circuit breaker holds it."""
         return {name: one.held for name, one in self.connections.items() if one.held}
-
-    @property
-    def needs(self) -> dict[str, str]:
-        """Connection -> what a person must make at the tool before it can be synced."""
-        return {name: one.needs for name, one in self.connections.items() if one.needs}
 
     @property
     def messages(self) -> int:
@@ -163,7 +157,6 @@ class SyncReport:
             "failed": sum(part.failed for part in parts),
             "postponed": 0 if self.dry_run else sum(part.postponed for part in parts),
             "held": len(self.held),
-            "needs_setup": len(self.needs),
             "requests": self.requests,
             "recovered": self.recovered,
             "reasons": dict(sorted(reasons.items())),

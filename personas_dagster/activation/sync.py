@@ -190,16 +190,8 @@ class _Job:
         pace = SharedPace(self.limiter, self.retries.sleep)
         log = _Log(outbox, report, self.progress)
         delivery = Delivery(self.destination, pace, self.retries, log)
-        new = [one for one in self.connections if one.name in first]
-
-        async def go() -> None:
-            await delivery.check(new)
-            if delivery.stopped is None:
-                difference.hold([*report.held, *delivery.needs])
-                await delivery.run(self._parcels(difference, sync_id))
-
         try:
-            asyncio.run(go())
+            asyncio.run(delivery.run(self._parcels(difference, sync_id)))
         except BaseException as error:
             self._close(state, outbox, report, type(error).__name__)
             raise
@@ -285,16 +277,10 @@ class _Job:
     def _close(self, state: State, outbox: Outbox, report: SyncReport, reason: str | None) -> None:
         """The sync's row, the audit trail, and which connections were gone through to the end."""
         done = [
-            name
-            for name, one in report.connections.items()
-            if not one.held and not one.needs and not one.postponed
+            name for name, one in report.connections.items() if not one.held and not one.postponed
         ]
         outbox.synced(done, self.refresh_id)
-        for name, what in report.needs.items():
-            state.audit("sync", name, at=self.now(), outcome="needs_setup", reason=what)
-        # what the others were sent counts for the interval; with nothing sent, the next may begin
-        idle = report.needs and not report.confirmed
-        outcome = "failed" if reason is not None or report.failed or idle else "finished"
+        outcome = "failed" if reason is not None or report.failed else "finished"
         if report.sync_id is not None:
             each = {
                 name: one.changes
@@ -332,8 +318,6 @@ class _Log:
         self._outbox.answer(intent_id, settled)
         part = self._report.connections[parcel.connection]
         for (change, messages), one in zip(parcel.rows, settled, strict=True):
-            if one.outcome == "not_taken" and part.needs:
-                continue  # as if it had not been tried
             part.sent[change.reason] += 1
             if one.outcome == "confirmed":
                 part.confirmed += 1
@@ -346,6 +330,3 @@ class _Log:
             part.example(change.profile_id, one.outcome, one.detail or "")
         self._done += len(settled)
         self._progress(self._done, self._total)
-
-    def lacks(self, connection: str, what: str) -> None:
-        self._report.connections[connection].needs = what

@@ -8,7 +8,7 @@ from personas_dagster import deliver
 from personas_dagster.assets import attempts
 from personas_dagster.assets import metadata as show
 from personas_dagster.assets.keys import Names, declared_at, owners
-from personas_dagster.errors import Busy, NeedsSetup, Unauthorized
+from personas_dagster.errors import Busy, Unauthorized
 from personas_dagster.resources import SpaceResource
 from personas_dagster.spaces import Space
 
@@ -43,7 +43,7 @@ def _destination(space: Space, names: Names, name: str) -> dg.AssetsDefinition:
         except Busy as error:
             context.log.info(f"waiting: {error}")
             raise attempts.when_free() from error
-        except (NeedsSetup, Unauthorized) as error:
+        except Unauthorized as error:
             raise attempts.for_good(context, error) from error
         return dg.MaterializeResult(
             metadata={

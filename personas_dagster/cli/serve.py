@@ -27,6 +27,10 @@ def serve(
     space: Annotated[
         list[str] | None, typer.Option(help="Serve this space only (may be repeated).")
     ] = None,
+    allow_missing_keys: Annotated[
+        bool,
+        typer.Option("--allow-missing-keys", help="Start without the write keys that are not set."),
+    ] = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -34,10 +38,13 @@ def serve(
 
     Example: personas serve --port 8080 --workers 2
     """
-    from personas_dagster.serving.server import Settings, open_spaces, run
+    from personas_dagster.serving.server import Settings, open_spaces, prepare, run
 
     shell = Shell(project, None, quiet, verbose)
     root = shell.root.resolve()
-    spaces = open_spaces(root, space or ())
+    spaces = tuple(open_spaces(root, space or ()))
+    settings = Settings(str(root), spaces, host, port, workers, allow_missing_keys, quiet)
+    for missing in prepare(settings):
+        shell.say(f"not set: {missing}")
     shell.say(f"serving {', '.join(spaces)} on http://{host}:{port}; Ctrl-C stops it")
-    run(Settings(str(root), tuple(spaces), host, port, workers, quiet))
+    run(settings)

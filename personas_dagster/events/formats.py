@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from personas_dagster.errors import InputError
 
+JOURNAL = "http.jsonl"  # what the HTTP application writes; see journal
 _FORMATS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -23,6 +24,7 @@ _FORMATS = {
     ".csv.gz": "csv.gz",
 }
 KNOWN = ", ".join(_FORMATS)
+_FORMATS[f".{JOURNAL}"] = JOURNAL
 UNREADABLE = "unreadable"
 _GZIP_MAGIC = b"\x1f\x8b"
 

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from personas_dagster.errors import InputError
-from personas_dagster.events import formats
+from personas_dagster.events import formats, journal
 from personas_dagster.state import State
 from personas_dagster.state.schema import landing_files, loads
 
@@ -77,8 +77,10 @@ class Landing:
     def discover(self, *, now: dt.datetime) -> list[LandedFile]:
         """Take over what others have put into `incoming/` and `incoming/<source_id>/`.
 
-        A file that cannot be read at all is taken too, and reported as damaged by its load.
+        A file that cannot be read at all is taken too, and reported as damaged by its load. What
+        a server that is gone left open is finished first.
         """
+        journal.recover(self.incoming)
         landed = []
         for path in formats.walk(self.incoming):
             inside = path.relative_to(self.incoming).parts

@@ -17,11 +17,13 @@ GROUP_ID_TOO_LONG = "group_id_too_long"
 MISSING_IDS = "missing_ids"
 TOO_MANY_PROPERTIES = "too_many_properties"
 TOO_MANY_TRAITS = "too_many_traits"
+MESSAGE_TOO_LARGE = "message_too_large"
 BAD_TIMESTAMP = "bad_timestamp"
 
 REASONS: dict[str, str] = {
     NOT_UTF8: "the line is not UTF-8 text",
     LINE_TOO_LONG: "the line is longer than 1 MiB",
+    MESSAGE_TOO_LARGE: "a message of a batch over HTTP is larger than 32 KiB",
     NOT_JSON: "the line is not JSON",
     NOT_AN_OBJECT: "the line is JSON, but not an object",
     WRONG_TYPE: "a field has a JSON type that it must not have",

@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from personas_dagster.events.decoding import STAGED, Decoder, FileFacts
-from personas_dagster.events.formats import UNREADABLE
+from personas_dagster.events.formats import JOURNAL, UNREADABLE
+from personas_dagster.events.journal import with_reasons
 from personas_dagster.events.landing import LandedFile, Landing
 from personas_dagster.events.lines import BATCH, Damage, Progress, read_blocks, read_lines
 from personas_dagster.events.rows import read_csv, read_parquet
@@ -109,7 +110,8 @@ def _read(
     if file.format.startswith("csv"):
         return read_csv(file.file_id, file.path, damage, progress, gzipped=gzipped, limit=limit)
     blocks = read_blocks(file.path, gzipped=gzipped, damage=damage, progress=progress)
-    return read_lines(file.file_id, blocks, damage, limit=limit)
+    lines = read_lines(file.file_id, blocks, damage, limit=limit)
+    return with_reasons(lines) if file.format == JOURNAL else lines
 
 
 def _chunks(batches: Iterator[pa.RecordBatch], chunk_bytes: int) -> Iterator[pa.Table]:

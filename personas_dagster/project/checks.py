@@ -118,6 +118,9 @@ def _named(
     for some in chain.from_iterable(kind.values() for kind in limited):
         for index, space in enumerate(some.model.spaces or ()):
             yield some, ("spaces", index), space, ("spaces",)
+    for source in project.sources.values():
+        for space in source.model.write_keys:
+            yield source, ("write_keys", space), space, ("spaces",)
     for trait in project.sql_traits.values():
         if trait.model.warehouse != "lake":
             yield trait, ("warehouse",), trait.model.warehouse, ("warehouses",)

@@ -132,6 +132,9 @@ class Source(Described):
     name: str
     id: Key | None = None
     kind: Literal["library", "file", "cloud app", "warehouse", "sql_trait"] = "library"
+    write_keys: dict[str, Secret] = Field(
+        default={}, description="what libraries show when they send to a space, by space"
+    )
     enabled: bool = True
 
 
@@ -362,9 +365,6 @@ class Connection(Model):
     alias: bool = Field(default=False, description="tell merges to a tool that knows `alias`")
     events: EventNames = EventNames()
     max_change: float = Field(default=0.5, gt=0)
-    list_id: str | None = Field(
-        default=None, min_length=1, description="a list that is there, at a list destination"
-    )
     spaces: tuple[str, ...] | None = None
     enabled: bool = True
 

@@ -5,21 +5,33 @@ What belongs here: which routers there are, and what surrounds them all. `server
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI
 
 from personas_dagster import __version__
-from personas_dagster.serving import errors, operations
+from personas_dagster.serving import errors, openapi, operations, tracking, write_keys
+from personas_dagster.serving.cross_origin import CrossOrigin
+from personas_dagster.serving.journal import Journal
+from personas_dagster.serving.write_keys import WriteKeys
 from personas_dagster.spaces import Space
 
 METRICS_TOKEN = "PERSONAS_METRICS_TOKEN"
 
 
-def build(spaces: Mapping[str, Space], *, metrics_token: str | None = None) -> FastAPI:
-    """The application for these spaces, by name.
+def build(
+    spaces: Mapping[str, Space],
+    *,
+    keys: WriteKeys | None = None,
+    journal: Journal | None = None,
+    now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+    metrics_token: str | None = None,
+) -> FastAPI:
+    """The application for these spaces, by name. `keys` are by default read from their sources.
 
     `app.state.readiness` is a list of functions that say in one line why the application cannot
     take requests now, or None; a part that has something to check adds its own.
@@ -39,7 +51,14 @@ def build(spaces: Mapping[str, Space], *, metrics_token: str | None = None) -> F
     app.state.parts = list[AbstractAsyncContextManager[object]]()
     errors.add_to(app)
     app.include_router(operations.router(metrics_token or os.environ.get(METRICS_TOKEN)))
-    # Each surface adds its router here.
+    journal = journal or Journal()
+    app.state.parts.append(journal)
+    app.state.readiness.append(journal.unready)
+    keys = write_keys.read(spaces)[0] if keys is None else keys
+    app.include_router(tracking.router(keys, journal, now=now))
+    # Further surfaces add their routers here.
+    app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]
+    app.add_middleware(CrossOrigin)
     app.add_middleware(operations.Operations)
     return app
 

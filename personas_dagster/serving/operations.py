@@ -49,9 +49,8 @@ class Operations:
         try:
             await self.app(scope, receive, sending)
         except Exception as error:
-            logs.LOGGER.error(
-                "failed", extra={"facts": {"request_id": request_id, **logs.exception(error)}}
-            )
+            facts_of = logs.exception(error)
+            logs.tell("failed", level=logging.ERROR, request_id=request_id, **facts_of)
             if not status:
                 await errors.answer(errors.translate(error))(scope, receive, sending)
         finally:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import uvicorn
 
+from personas_dagster.errors import PersonasError
 from personas_dagster.project.loader import load_project
-from personas_dagster.serving import logs
+from personas_dagster.serving import logs, write_keys
 from personas_dagster.spaces import Space, open_space
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8080
     workers: int = 1
+    allow_missing_keys: bool = False
     quiet: bool = False
 
 
@@ -53,7 +55,24 @@ def application() -> FastAPI:
 
     settings = msgspec.json.decode(os.environ[_HANDED], type=Settings)
     logs.configure(logging.WARNING if settings.quiet else logging.INFO)
-    return build(open_spaces(Path(settings.root), settings.spaces))
+    spaces = open_spaces(Path(settings.root), settings.spaces)
+    keys, _ = write_keys.read(spaces, allow_missing=settings.allow_missing_keys)
+    return build(spaces, keys=keys)
+
+
+def prepare(settings: Settings) -> list[str]:
+    """Look at everything that must be there, so that one error is told and not one per worker.
+
+    Returns the write keys that are missing, if that is allowed.
+    """
+    spaces = open_spaces(Path(settings.root), settings.spaces)
+    keys, missing = write_keys.read(spaces, allow_missing=settings.allow_missing_keys)
+    for intake in keys.intakes:
+        try:
+            intake.incoming.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise PersonasError(f"{intake.incoming}: cannot be made: {error.strerror}") from error
+    return missing
 
 
 def run(settings: Settings) -> None:

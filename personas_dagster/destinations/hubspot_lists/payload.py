@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
 from personas_dagster.activation.destination import Message
-from personas_dagster.destinations.hubspot.payload import CONTACTS, address, contact
-from personas_dagster.destinations.reading import apart
+from personas_dagster.destinations.hubspot.payload import CONTACTS, address, apart, contact
 from personas_dagster.destinations.tool import Call
 
 LISTS = "/crm/v3/lists"
@@ -15,11 +14,11 @@ CONTACT_TYPE = "0-1"
 BLANK = "<ids of the contacts>"
 
 
-def calls(batch: Sequence[Message], list_id: Callable[[Message], str]) -> list[Call]:
+def calls(batch: Sequence[Message], list_id: Callable[[str], str]) -> list[Call]:
     """A change of members for each list and direction; the ids are asked for before each."""
     groups: dict[tuple[str, bool], list[int]] = {}
     for row, message in enumerate(batch):
-        groups.setdefault((list_id(message), message.form == "add"), []).append(row)
+        groups.setdefault((list_id(message.key), message.form == "add"), []).append(row)
     return [
         change(number, [BLANK], rows, is_add=is_add)
         for (number, is_add), rows in groups.items()
