@@ -14,6 +14,7 @@ import re
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from personas_dagster.identity.facts import era_entry
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Session
 
@@ -83,7 +84,8 @@ def combinations(rules: IdentityRules) -> dict[str, str]:
         )
         for column in ("email_context", "email_property"):
             plain[column] = f"CASE WHEN type <> 'alias' THEN {plain[column]} END"
-        others = f"CASE WHEN type <> 'alias' THEN {others} END"
+        era = _listed([era_entry(rules.facts.thresholds)]) if rules.facts.thresholds else "NULL"
+        others = f"CASE WHEN type <> 'alias' THEN {others} ELSE {era} END"
     return {**plain, "others": others}
 
 
@@ -97,6 +99,8 @@ def _read(column: str, path: str, key: str, when: str = "true") -> str:
 def _others(rules: IdentityRules) -> str:
     """The identifiers that few messages have, as JSON text; NULL where there is none."""
     parts: list[tuple[str, str]] = [(_has("context", "device"), _device())]
+    if rules.facts.thresholds:
+        parts.append(era_entry(rules.facts.thresholds))
     google = """$.integrations."Google Analytics".clientId"""
     parts.append((_has("context", "Google Analytics"), _one("ga_client_id", "context", google, 30)))
     parts.append((_has("context", "braze_id"), _one("braze_id", "context", "$.Braze.braze_id", 31)))
@@ -122,6 +126,11 @@ def _others(rules: IdentityRules) -> str:
             ):
                 parts.append((when + _has(column, key), _one(kind, column, path, place)))
                 place += 1
+    return _listed(parts)
+
+
+def _listed(parts: list[tuple[str, str]]) -> str:
+    """The entries of all parts as JSON text; a part is when there is something, and the list."""
     lists = [f"CASE WHEN {when} THEN {text} ELSE [] END" for when, text in parts]
     found = f"[x FOR x IN {' || '.join(lists)} IF x.value IS NOT NULL]"
     any_part = " OR ".join(f"({when})" for when in dict.fromkeys(when for when, _ in parts))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from personas_dagster.identity.extract import PLAIN, normalise
+from personas_dagster.identity.facts import Named, eras_of, leave_out
 from personas_dagster.identity.rules import IdentityRules
 
 Ints = npt.NDArray[Any]
@@ -40,6 +41,8 @@ class Numbered:
     members: Ints
     test: Ints
     instead: Ints
+    # (combination, identifier) that a recorded fact detached from each other
+    detached: Ints = field(default_factory=lambda: np.empty((0, 2), np.int64))
 
     @property
     def size(self) -> int:
@@ -77,6 +80,7 @@ def number(columns: pa.Table, others: pa.Table, rules: IdentityRules, collection
     `extract.others_of` gave.
     """
     plain = [(name, kind) for name, kind, of in PLAIN if of == collection]
+    eras = eras_of(others, columns.num_rows)
     others = others.filter(pc.equal(others.column("collection"), collection))
     others, rows, aliases = _both_readings(others, columns.num_rows)
     texts = {name: _text(columns.column(name)) for name, _ in plain}
@@ -92,7 +96,7 @@ def number(columns: pa.Table, others: pa.Table, rules: IdentityRules, collection
     for kind in dict.fromkeys(kind for _, kind in plain):
         rest = rest.filter(pc.not_equal(rest.column("type"), kind))
     found.add_rest(rest)
-    return found.numbered(len(rows), columns.num_rows, aliases, rules)
+    return found.numbered(columns.num_rows, aliases, collection, eras[rows])
 
 
 _PLACES = {name: place for place, (name, _, _) in enumerate(PLAIN)}
@@ -201,9 +205,8 @@ class _Found:
         self._blocked.append(blocked)
         self._size += len(values)
 
-    def numbered(
-        self, rows: int, combinations: int, aliases: Ints, rules: IdentityRules
-    ) -> Numbered:
+    def numbered(self, combinations: int, aliases: Ints, collection: str, eras: Ints) -> Numbered:
+        rows, rules = len(eras), self._rules
         kinds = sorted(self._types, key=rules.rank)
         rank = {kind: place for place, kind in enumerate(kinds)}
         rank_of_code = np.array([rank[kind] for kind in self._types], np.int32)
@@ -227,8 +230,15 @@ class _Found:
         if blocked.any():
             kept = ~blocked[identifier]
             combination, identifier, place = combination[kept], identifier[kept], place[kept]
+        pairs = np.empty((0, 2), np.int64)
+        if rules.facts.ignored or rules.facts.detached:
+            named = Named(combination, identifier, eras)
+            ignored, detached = leave_out(rules.facts, collection, kinds, kind_of, values, named)
+            apart = np.stack([combination[detached], identifier[detached]], axis=1)
+            pairs, kept = np.unique(apart, axis=0), ~(ignored | detached)
+            combination, identifier, place = combination[kept], identifier[kept], place[kept]
         offsets, members = _members(rows, combination, identifier, place, kind_of)
-        return Numbered(kinds, kind_of, values, offsets, members, test, instead)
+        return Numbered(kinds, kind_of, values, offsets, members, test, instead, pairs)
 
 
 def _members(

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from personas_dagster.identity.extract import KEY
+from personas_dagster.identity.facts import Identifier
 from personas_dagster.identity.messages import Messages, Places
 from personas_dagster.identity.numbering import Numbered
 from personas_dagster.identity.resolve import Before, Outcome, broken_texts
@@ -24,11 +25,14 @@ from personas_dagster.lake.tables import INSTANT
 Ints = npt.NDArray[Any]
 NONE = -1
 _HUBS_SHOWN = 20
+DETACHED = "detached"  # in place of a limit that was broken
 
 # The length keeps type and value apart whatever characters they hold.
 _PROFILE_IDS = """
-SELECT number, md5(concat_ws(chr(31), $1, $2, strlen(type)::VARCHAR, type, value)) AS profile_id
-FROM creators ORDER BY number
+SELECT number, CASE WHEN message_id IS NULL THEN id ELSE md5(id || message_id) END AS profile_id
+FROM (SELECT *, md5(concat_ws(chr(31), $1, $2, strlen(type)::VARCHAR, type, value)) AS id
+      FROM creators)
+ORDER BY number
 """
 _LINKS = """
 SELECT user_profile_id, account_profile_id,
@@ -110,22 +114,36 @@ def name_profiles(
     touched: Touched,
     found: Outcome,
     places: Places,
+    taken: frozenset[Identifier] = frozenset(),
 ) -> Resolved:
-    """Give the new profiles their ids."""
+    """Give the new profiles their ids; the message's goes in where the id was `taken` before."""
     done = Resolved(collection, numbered, touched, found, places, pa.array([], pa.string()))
     creators = numbered.first()[done.reading(found.created)]
     rows = pa.array(creators)
     kinds = numbered.types().take(rows) if len(creators) else pa.array([], pa.string())
-    session.register(
-        "creators",
-        pa.table({"number": pa.array(np.arange(len(creators))), "type": kinds,
-                  "value": numbered.values.take(rows)}),
-    )  # fmt: skip
+    named = pa.table({"number": pa.array(np.arange(len(creators))), "type": kinds,
+                      "value": numbered.values.take(rows)})  # fmt: skip
+    new_ids = _new_ids(named, places.take("message_id", found.created), collection, taken)
+    session.register("creators", named.append_column("message_id", new_ids))
     made = session.fetch(_PROFILE_IDS, [space_id, collection])
     done.profile_ids = pa.concat_arrays(
         [pa.array(touched.profile_ids, pa.string()), *made.column("profile_id").chunks]
     )
     return done
+
+
+def _new_ids(
+    named: pa.Table, message_ids: pa.ChunkedArray, collection: str, taken: frozenset[Identifier]
+) -> pa.Array:
+    """The message ids of those creators whose profile id was taken before; null for others."""
+    if not taken:
+        return pa.nulls(named.num_rows, pa.string())
+    values = pa.array(sorted({value for _, _, value in taken}), pa.string())
+    may_be = np.asarray(pc.is_in(named.column("value"), value_set=values))
+    kept = np.zeros(named.num_rows, bool)
+    for row in named.filter(pa.array(may_be)).to_pylist():
+        kept[row["number"]] = (collection, row["type"], row["value"]) in taken
+    return pc.if_else(pa.array(kept), message_ids, None)
 
 
 def tables(done: Resolved, rules: IdentityRules, *, load_id: int) -> dict[str, pa.Table]:
@@ -145,6 +163,7 @@ def tables(done: Resolved, rules: IdentityRules, *, load_id: int) -> dict[str, p
         load = pa.repeat(pa.scalar(load_id, pa.int64()), count)
         return pa.table({"collection": collection, **columns, "load_id": load})
 
+    where_apart, detached = _detached(done)
     return {
         "profiles": table(
             len(numbers),
@@ -169,16 +188,55 @@ def tables(done: Resolved, rules: IdentityRules, *, load_id: int) -> dict[str, p
             message_id=places.take("message_id", merged),
             identifiers=_identifier_lists(numbered, done.reading(merged), kept),
         ),
-        "dropped_identifiers": table(
-            len(dropped),
-            message_id=places.take("message_id", dropped),
-            received_at=_instants(places, dropped),
-            type=types.take(pa.array(numbered.kind_of[removed])),
-            value=numbered.values.take(pa.array(removed)),
-            limit_broken=texts.take(pa.array(broken)),
-            profiles_apart=_profile_lists(profile_ids, found.apart, ends),
-        ),
+        "dropped_identifiers": pa.concat_tables(
+            [
+                table(
+                    len(places_of),
+                    message_id=places.take("message_id", places_of),
+                    received_at=_instants(places, places_of),
+                    type=types.take(pa.array(numbered.kind_of[ids_of])),
+                    value=numbered.values.take(pa.array(ids_of)),
+                    limit_broken=why,
+                    profiles_apart=apart,
+                )
+                for places_of, ids_of, why, apart in (
+                    (
+                        dropped,
+                        removed,
+                        texts.take(pa.array(broken)),
+                        _profile_lists(profile_ids, found.apart, ends),
+                    ),
+                    (
+                        where_apart,
+                        detached,
+                        pa.repeat(pa.scalar(DETACHED), len(detached)),
+                        pa.repeat(pa.scalar("[]"), len(detached)),
+                    ),
+                )
+            ]
+        ),  # fmt: skip
     }
+
+
+def _detached(done: Resolved) -> tuple[Ints, Ints]:
+    """Where a recorded fact left which identifier out: places, and identifiers."""
+    pairs = done.numbered.detached
+    if not len(pairs):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    places = np.flatnonzero(np.isin(done.places.combination, _readable(done, pairs[:, 0])))
+    read = done.reading(places)
+    starts = np.searchsorted(pairs[:, 0], read, "left")
+    counts = np.searchsorted(pairs[:, 0], read, "right") - starts
+    offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.repeat(places, counts), pairs[np.repeat(starts, counts) + offsets, 1]
+
+
+def _readable(done: Resolved, combinations: Ints) -> Ints:
+    """The combinations that messages have, of these and of the second readings among them."""
+    instead = done.numbered.instead
+    if not instead.size:
+        return combinations
+    return np.concatenate([combinations, np.flatnonzero(np.isin(instead, combinations))])
 
 
 def _instants(places: Places, rows: Ints) -> pa.Array:
@@ -223,9 +281,12 @@ def _json(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def hubs(done: Resolved, degree: int) -> list[dict[str, Any]]:
-    """Identifiers that were named beside more than `degree` others of higher priority."""
-    numbered = done.numbered
+def hubs(done: Resolved, rules: IdentityRules) -> list[dict[str, Any]]:
+    """Identifiers that were named beside more than `hub_degree` others of higher priority.
+
+    Without those that a person allowed.
+    """
+    numbered, degree = done.numbered, rules.hub_degree
     first = numbered.first()
     follows = np.ones(len(numbered.members), bool)
     follows[numbered.offsets[:-1][first != NONE]] = False
@@ -242,6 +303,8 @@ def hubs(done: Resolved, degree: int) -> list[dict[str, Any]]:
         for i, n in zip(ids, degrees, strict=True)
         if n > degree
     ]  # fmt: skip
+    allowed = rules.facts.allowed
+    rows = [row for row in rows if (done.collection, row["type"], row["value"]) not in allowed]
     rows.sort(key=lambda row: (-row["degree"], row["type"], row["value"]))
     return rows[:_HUBS_SHOWN]
 

@@ -84,7 +84,7 @@ def propose(
         touched_profiles=users.outcome.existing + accounts.outcome.existing,
         counts=counts,
         dropped_by_limit=dict(dropped),
-        hubs=outcome.hubs(users, rules.hub_degree),
+        hubs=outcome.hubs(users, rules),
     )
 
 
@@ -100,6 +100,8 @@ def _resolve(
     touched = read_touched(session, numbered.names(), collection)
     before = outcome.before(numbered, touched, rules)
     messages.take_all(session, np.flatnonzero(numbered.test[: messages.combinations] != NONE))
+    detached = numbered.detached[:, 0]
+    messages.take_all(session, np.unique(detached[detached < messages.combinations]))
     rounds = 0
     while True:
         places = messages.places
@@ -108,4 +110,7 @@ def _resolve(
         rounds += 1
         if not messages.take_all(session, refused, everything=rounds >= _PATIENCE):
             break
-    return outcome.name_profiles(session, space_id, collection, numbered, touched, found, places)
+    taken = rules.facts.taken
+    return outcome.name_profiles(
+        session, space_id, collection, numbered, touched, found, places, taken
+    )

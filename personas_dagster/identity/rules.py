@@ -9,8 +9,10 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from personas_dagster.identity.facts import Facts
 
 WINDOWS: Mapping[str, dt.timedelta | None] = {
     "ever": None,
@@ -51,7 +53,8 @@ _DEFAULT_TYPES: Mapping[str, TypeRule] = {
 @dataclass(frozen=True)
 class IdentityRules:
     """The rules of a space. `blocked` holds exact strings and regular expressions per type,
-    "*" for every type; `keys` names traits and properties that carry identifiers of a type.
+    "*" for every type; `keys` names traits and properties that carry identifiers of a type;
+    `facts` is what people decided about single identifiers, as far as it holds for a load.
     """
 
     types: Mapping[str, TypeRule] = field(default_factory=dict)
@@ -65,6 +68,7 @@ class IdentityRules:
     max_identifiers: int = 1_000
     hub_degree: int = 20
     max_profile_identifiers: int = 200
+    facts: Facts = Facts()
 
     def rule(self, kind: str) -> TypeRule:
         """The rule of a type, also of one never seen before."""
@@ -80,8 +84,12 @@ class IdentityRules:
         return (_FIRST_FREE_PRIORITY if priority is None else priority, kind)
 
     def recorded(self) -> dict[str, Any]:
-        """The rules as JSON, to be kept with what was done under them."""
-        facts = asdict(self)
+        """The rules as JSON, to be kept with what was done under them.
+
+        Facts have a record of their own: only the thresholds stay, which tell messages apart.
+        """
+        facts = asdict(replace(self, facts=Facts()))
+        facts["facts"] = {"thresholds": list(self.facts.thresholds)}
         facts["blocked"] = {
             kind: [e if isinstance(e, str) else {"regex": e.pattern, "flags": e.flags} for e in of]
             for kind, of in self.blocked.items()
@@ -97,7 +105,9 @@ class IdentityRules:
         }
         types = {kind: TypeRule(**rule) for kind, rule in facts["types"].items()}
         keys = {kind: tuple(names) for kind, names in facts["keys"].items()}
-        return cls(**{**facts, "types": types, "blocked": blocked, "keys": keys})
+        thresholds = Facts(thresholds=tuple(facts.get("facts", {}).get("thresholds", ())))
+        given = {"types": types, "blocked": blocked, "keys": keys, "facts": thresholds}
+        return cls(**{**facts, **given})
 
     def is_blocked(self, kind: str, value: str) -> bool:
         """Whether a value must never be used as an identifier of the type."""
