@@ -20,7 +20,7 @@ import stamina
 from personas_dagster.errors import Busy, PersonasError
 from personas_dagster.events import LoadReport, RebuildReport, load, rebuild
 from personas_dagster.identity import loads as identity_loads
-from personas_dagster.identity import views
+from personas_dagster.identity import rebuilding, views
 from personas_dagster.identity.guard import Verdict
 from personas_dagster.identity.propose import Proposal
 from personas_dagster.lake.tables import TABLES
@@ -63,6 +63,7 @@ def begin(
     as_of = floor_hour(now) if as_of is None else as_of.astimezone(dt.UTC)
     check_forward(space, as_of)
     _discard_unfinished(space)
+    derive_anew(space, now=now)
     register(state, _registered(space), now=now)
     with state.begin() as connection:
         row = sa.insert(refreshes).values(
@@ -128,6 +129,16 @@ def _intake(space: Space) -> Iterator[None]:
         yield
     finally:
         lease.release()
+
+
+def derive_anew(
+    space: Space, *, now: dt.datetime, progress: Callable[[int, int], None] | None = None
+) -> rebuilding.Rebuilt | None:
+    """Derive the graph anew from messages if a decision or a person asked for it."""
+    identity_loads.finish(space.lake, space.engine, space.state, now=now)
+    return rebuilding.run_due(
+        space.lake, space.engine, space.state, space_id=space.name, now=now, progress=progress
+    )
 
 
 def propose(space: Space, *, now: dt.datetime) -> Proposal | None:
@@ -272,5 +283,8 @@ def waiting(space: Space, *, now: dt.datetime) -> str | None:
     pending = space.landing.pending()
     if pending:
         return f"file:{max(file.file_id for file in pending)}"
+    due = rebuilding.due(space.state)
+    if due:
+        return f"rebuild:{due[-1]['rebuild_id']}"
     after, through = identity_loads.span(space.state)
     return f"load:{through}" if through > after else None

@@ -30,11 +30,14 @@ def assets(names: Names) -> list[dg.AssetsDefinition]:
         kinds={"deltalake", "duckdb"},
     )
     def merge_candidates(context: dg.AssetExecutionContext, space: SpaceResource) -> Any:
-        proposal = refresh.propose(space.hold(context), now=space.now())
+        held = space.hold(context)
+        rebuilt = show.rebuilt(refresh.derive_anew(held, now=space.now()))
+        proposal = refresh.propose(held, now=space.now())
         if proposal is None:
-            return dg.MaterializeResult(metadata={"load_id": "no new messages"})
+            return dg.MaterializeResult(metadata={"load_id": "no new messages", **rebuilt})
         return dg.MaterializeResult(
             metadata={
+                **rebuilt,
                 "load_id": proposal.load_id,
                 "dagster/row_count": proposal.messages,
                 "messages_without_profile": proposal.without_profile,

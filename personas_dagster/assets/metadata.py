@@ -7,6 +7,8 @@ from typing import Any
 
 import dagster as dg
 
+from personas_dagster.identity.rebuilding import Rebuilt
+
 _MOST_BARS = 60
 
 
@@ -55,6 +57,18 @@ def bars(values: Mapping[str, float], *, title: str) -> dg.MetadataValue[Any]:
     figure.savefig(picture, format="png")
     encoded = base64.b64encode(picture.getvalue()).decode()
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{encoded})")
+
+
+def rebuilt(done: Rebuilt | None) -> dict[str, Any]:
+    """What a rebuild of the identity graph left; nothing when there was none."""
+    if done is None:
+        return {}
+    return {
+        "rebuilt_because": done.why,
+        "loads_replayed": done.loads,
+        **{f"{name}_after_rebuild": rows for name, rows in done.rows.items()},
+        "digests_after_rebuild": dg.MetadataValue.json(dict(done.digests)),
+    }
 
 
 def size(count: int) -> dg.MetadataValue[Any]:

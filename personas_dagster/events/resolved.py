@@ -23,10 +23,13 @@ SELECT * FROM events WHERE month = $1 ORDER BY event, profile_id, timestamp, mes
 """
 
 
-def append_resolved(session: Session, lake: Lake, *, load_id: int) -> int:
-    """Append the session's `resolved_messages` (identity/assignment.py), once per load id."""
+def append_resolved(session: Session, lake: Lake, *, load_id: int, once: bool = True) -> int:
+    """Append the session's `resolved_messages` (identity/assignment.py), once per load id.
+
+    With `once=False` also those of a load that was written before: when all is written anew.
+    """
     reader = session.stream(_RESOLVED, [load_id])
-    return lake.append("events", reader, once=("identity", load_id))
+    return lake.append("events", reader, once=("identity", load_id) if once else None)
 
 
 def crowded_months(lake: Lake) -> list[str]:

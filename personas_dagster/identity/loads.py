@@ -22,8 +22,9 @@ import sqlalchemy as sa
 from personas_dagster.errors import CheckFailed
 from personas_dagster.events.resolved import append_resolved
 from personas_dagster.identity.assignment import resolve_messages
+from personas_dagster.identity.decisions import decisions, let_pass, under_facts
 from personas_dagster.identity.digests import combine, digest
-from personas_dagster.identity.guard import CHECKS, Finding, Verdict, find, judge
+from personas_dagster.identity.guard import CHECKS, Finding, Verdict, excused, find, judge
 from personas_dagster.identity.propose import Proposal, propose
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.identity.views import prepare
@@ -75,14 +76,15 @@ def propose_load(
         )
         load_id = int(connection.execute(row.returning(identity_loads.c.load_id)).scalar_one())
     with engine.session(lake) as session:
+        places = {"after_load": after, "through_load": through}
+        rules = under_facts(session, rules, decisions(state), **places)
         proposal = propose(
             session,
             lake,
             rules,
             space_id=space_id,
             load_id=load_id,
-            after_load=after,
-            through_load=through,
+            **places,
         )
     counts = {**asdict(proposal), "rules": rules.recorded()}
     _update(state, load_id, status="proposed", counts=counts)
@@ -94,22 +96,24 @@ def check_load(lake: Lake, engine: Engine, state: State, rules: IdentityRules) -
     row = _waiting(state)
     if row is None:
         return None
-    counts = row["counts"]
+    counts, decided = row["counts"], decisions(state)
+    places = {name: row[name] for name in ("after_load", "through_load")}
     with engine.session(lake) as session:
         findings = find(
             session,
-            rules,
+            under_facts(session, rules, decided, **places),
             messages=counts["messages"],
             merged=counts["counts"]["merges"],
             profiles=_touched(counts),
             earlier_shares=_earlier_shares(state),
         )
-    verdict = judge(row["load_id"], findings)
+    verdict = judge(row["load_id"], excused(findings, let_pass(decided, **places)))
     _update(
         state,
         row["load_id"],
         status="passed" if verdict.passed else "refused",
         reason=None if verdict.passed else verdict.reason,
+        counts={**counts, **verdict.notes},
     )
     return verdict
 

@@ -27,11 +27,20 @@ NONE = -1
 _HUBS_SHOWN = 20
 DETACHED = "detached"  # in place of a limit that was broken
 
-# The length keeps type and value apart whatever characters they hold.
-_PROFILE_IDS = """
+
+def profile_id_sql(space: str, collection: str, kind: str, value: str) -> str:
+    """The id of a profile by its first identifier, as SQL over four expressions.
+
+    The length keeps type and value apart whatever characters they hold.
+    """
+    return (
+        f"md5(concat_ws(chr(31), {space}, {collection}, strlen({kind})::VARCHAR, {kind}, {value}))"
+    )
+
+
+_PROFILE_IDS = f"""
 SELECT number, CASE WHEN message_id IS NULL THEN id ELSE md5(id || message_id) END AS profile_id
-FROM (SELECT *, md5(concat_ws(chr(31), $1, $2, strlen(type)::VARCHAR, type, value)) AS id
-      FROM creators)
+FROM (SELECT *, {profile_id_sql("$1", "$2", "type", "value")} AS id FROM creators)
 ORDER BY number
 """
 _LINKS = """

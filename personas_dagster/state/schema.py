@@ -61,13 +61,44 @@ identity_loads = sa.Table(
     "identity_loads",
     metadata,
     sa.Column("load_id", _id, primary_key=True, autoincrement=True),
-    # proposed, passed, refused, applying, applied, superseded
+    # proposed, passed, refused, applying, applied, settled, superseded, replaced
     sa.Column("status", sa.String(20), nullable=False),
     sa.Column("after_load", _id, nullable=False),  # raw loads in (after_load, through_load]
     sa.Column("through_load", _id, nullable=False),
     sa.Column("proposed_at", Instant, nullable=False),
     sa.Column("applied_at", Instant),
     sa.Column("reason", sa.Text),
+    sa.Column("counts", sa.JSON, nullable=False),
+    sa.Column("digests", sa.JSON),
+)
+
+# What people decided about identifiers; rows are only added (identity/decisions.py).
+identity_facts = sa.Table(
+    "identity_facts",
+    metadata,
+    sa.Column("fact_id", _id, primary_key=True, autoincrement=True),
+    sa.Column("what", sa.String(20), nullable=False),  # block, allow, detach, delete, pass
+    sa.Column("collection", sa.String(20), nullable=False),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("value", sa.Text, nullable=False),
+    sa.Column("at", Instant, nullable=False),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("after_load", _id, nullable=False),  # its place in the order of raw loads
+    sa.Column("details", sa.JSON, nullable=False),
+)
+
+# The graph is to be derived anew: asked for, under way, or done (identity/rebuilding.py).
+identity_rebuilds = sa.Table(
+    "identity_rebuilds",
+    metadata,
+    sa.Column("rebuild_id", _id, primary_key=True, autoincrement=True),
+    sa.Column("status", sa.String(20), nullable=False),  # due, writing, done
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("by_time", sa.Boolean, nullable=False),
+    sa.Column("rules", sa.JSON),  # null: each load's own
+    sa.Column("asked_at", Instant, nullable=False),
+    sa.Column("done_at", Instant),
     sa.Column("counts", sa.JSON, nullable=False),
     sa.Column("digests", sa.JSON),
 )

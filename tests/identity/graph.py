@@ -14,8 +14,10 @@ import sqlalchemy as sa
 
 from personas_dagster.engines.duckdb import DuckDBEngine
 from personas_dagster.identity import loads
+from personas_dagster.identity.deciding import Deciding, decide
 from personas_dagster.identity.guard import Verdict
 from personas_dagster.identity.propose import Proposal
+from personas_dagster.identity.rebuilding import Rebuilt, ask, run_due
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.identity.views import prepare
 from personas_dagster.lake import TABLES, DeltaLake
@@ -119,6 +121,25 @@ class Graph:
         """One load, all the way."""
         self.land(list(messages))
         return self.run()
+
+    def decide(
+        self, what: str, kind: str, value: str, *, collection: str = "users", at: dt.datetime = NOW
+    ) -> None:
+        """Record a decision, and do what it sets going."""
+        place = Deciding(self.lake, self.engine, self.state, "test", at, "ann", "a test")
+        decide(place, what, (collection, kind, value), self.rules)
+        self.run_due()
+
+    def rebuild(self, rules: IdentityRules | None = None, *, by_time: bool = False) -> Rebuilt:
+        """Derive the graph anew, under these rules (default: those recorded)."""
+        with self.state.begin() as connection:
+            ask(connection, why="rebuild", now=NOW, rules=rules, in_time=by_time)
+        done = self.run_due()
+        assert done is not None
+        return done
+
+    def run_due(self) -> Rebuilt | None:
+        return run_due(self.lake, self.engine, self.state, space_id="test", now=NOW)
 
     def run(self) -> loads.Applied:
         self.propose()

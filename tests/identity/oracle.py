@@ -103,21 +103,96 @@ class Oracle:
 
     def __init__(self, rules: IdentityRules, space: str = "test") -> None:
         self.rules, self.space = rules, space
+        self.loads: list[
+            tuple[int, int, IdentityRules, list[Any]]
+        ] = []  # (after, through] and what
+        self.decided: list[dict[str, Any]] = []
+        self.forget()
+
+    def forget(self) -> None:
+        """The empty graph."""
+        self.load = (0, 0)
         self.holders: dict[tuple[str, Id], Profile] = {}
         self.first_of: dict[tuple[str, Id], str] = {}  # the profile it was first attached to
         self.number, self.root_of, self.messages = 0, dict[str, str](), dict[str, Any]()
+        self.creators = set[tuple[str, Id]]()
         self.profiles: list[Any] = []
         self.identifiers: list[Any] = []
         self.merges: list[Any] = []
         self.drops: list[Any] = []
 
     def take(self, messages: list[dict[str, Any]]) -> None:
+        after = self.loads[-1][1] if self.loads else 0
+        self.loads.append((after, after + 1, self.rules, messages))
+        self.resolve_load(*self.loads[-1])
+
+    def rebuild(self, rules: IdentityRules | None = None, *, by_time: bool = False) -> None:
+        """Replay the recorded loads, each under its own rules or all under these."""
+        if by_time:
+            everything = [m for *_, messages in self.loads for m in messages]
+            self.loads = [(0, self.loads[-1][1], self.rules, everything)]
+        if rules is not None:
+            self.loads = [(after, through, rules, m) for after, through, _, m in self.loads]
+        now = self.rules
+        self.forget()
+        for load in self.loads:
+            self.resolve_load(*load)
+        self.rules = now
+
+    def decide(self, what: str, collection: str, kind: str, value: str, at: dt.datetime) -> None:
+        """Block, allow, detach or delete an identifier."""
+        name, identifier = (kind, value), (collection, (kind, value))
+        fact = {"what": what, "collection": collection, "id": name, "at": at, "company": set(),
+                "place": self.loads[-1][1] if self.loads else 0, "taken": False}  # fmt: skip
+        self.decided.append(fact)
+        if what in ("detach", "delete"):
+            fact["company"] = set(self.holders[identifier].seen) - {name}
+            fact["taken"] = identifier in self.creators
+            self.rebuild()
+
+    def left(self, collection: str, m: dict[str, Any], ids: list[Id]) -> list[Id]:
+        """The identifiers that no fact takes away, and a record of those detached."""
+        ids = [i for i in ids if not self.is_ignored(collection, m, i)]
+        for fact in self.decided:
+            name, apart = fact["id"], set[Id]()
+            if fact["what"] == "detach" and fact["collection"] == collection and name in ids:
+                for other in self.decided:  # a second detachment adds to the first
+                    if (other["what"], other["collection"], other["id"]) == (
+                        "detach", collection, name
+                    ):  # fmt: skip
+                        apart |= other["company"]
+                if apart & set(ids):
+                    ids.remove(name)
+                    self.drops.append((m["messageId"], m["receivedAt"], collection, *name,
+                                       "detached", ()))  # fmt: skip
+        return ids
+
+    def is_ignored(self, collection: str, m: dict[str, Any], i: Id) -> bool:
+        after, through = self.load
+        blocked = False
+        for fact in self.decided:
+            if (fact["collection"], fact["id"]) != (collection, i):
+                continue
+            if fact["what"] == "delete" and m["receivedAt"] <= fact["at"]:
+                return True
+            holds = fact["place"] <= after or (
+                fact["place"] < through and m["receivedAt"] > fact["at"]
+            )
+            if holds and fact["what"] in ("block", "allow"):
+                blocked = fact["what"] == "block"
+        return blocked
+
+    def resolve_load(
+        self, after: int, through: int, rules: IdentityRules, messages: list[dict[str, Any]]
+    ) -> None:
+        self.load, self.rules = (after, through), rules
         for m in sorted(messages, key=lambda m: (m["receivedAt"], m["messageId"])):
             found = external_ids(m, self.rules, lambda v: ("users", ("user_id", v)) in self.holders)
             ended = []
             for collection, ids in found.items():
                 ids = [i for i in ids if not self.is_blocked(*i)]
                 ids.sort(key=lambda i: self.rank(i[0]))
+                ids = self.left(collection, m, ids)
                 ended.append(self.resolve(collection, m, ids) if ids else None)
             self.messages[m["messageId"]] = (m["receivedAt"], *ended)
 
@@ -164,6 +239,10 @@ class Oracle:
         named = [self.space, collection, str(len(top[0].encode())), *top]
         profile_id = hashlib.md5("\x1f".join(named).encode()).hexdigest()
         self.number += 1
+        if any(f["taken"] and (f["collection"], f["id"]) == (collection, top)
+               for f in self.decided):  # fmt: skip
+            profile_id = hashlib.md5((profile_id + m["messageId"]).encode()).hexdigest()
+        self.creators.add((collection, top))
         self.profiles.append((profile_id, collection, m["receivedAt"], m["messageId"]))
         return Profile(self.number, profile_id)
 

@@ -1,0 +1,45 @@
+"""A lake seen with some tables taken from elsewhere: for looking at what would be."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from personas_dagster.errors import LakeUnavailable
+from personas_dagster.interfaces import Data, Lake
+
+
+class Overlay:
+    """`over` stands in for `names`, and takes what is written; all other tables are `base`'s."""
+
+    def __init__(self, base: Lake, over: Lake, names: Collection[str]) -> None:
+        self._base, self._over, self._names = base, over, frozenset(names)
+
+    def _writable(self, name: str) -> Lake:
+        if name not in self._names:
+            raise LakeUnavailable(
+                f"{name} cannot be written here: this only looks at what would be"
+            )
+        return self._over
+
+    def append(self, name: str, data: Data, *, once: tuple[str, int] | None = None) -> int:
+        return self._writable(name).append(name, data, once=once)
+
+    def replace(
+        self,
+        name: str,
+        data: Data,
+        *,
+        where: str | None = None,
+        once: tuple[str, int] | None = None,
+    ) -> int:
+        return self._writable(name).replace(name, data, where=where, once=once)
+
+    def files(self, name: str) -> list[str]:
+        return (self._over if name in self._names else self._base).files(name)
+
+    def versions(self) -> dict[str, int]:
+        kept = {k: v for k, v in self._base.versions().items() if k not in self._names}
+        return kept | {k: v for k, v in self._over.versions().items() if k in self._names}
+
+    def at(self, versions: Mapping[str, int], *, live: Collection[str] = ()) -> Lake:
+        raise LakeUnavailable("what would be has no versions")
