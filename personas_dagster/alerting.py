@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import stamina
 
-from personas_dagster.errors import Unavailable
+from personas_dagster.errors import PersonasError, Unavailable
+from personas_dagster.project import models
 
 _ATTEMPTS = 3
+
+
+def tell_all(declared: Iterable[models.Text], *, title: str, body: str) -> None:
+    """Send one alert to every URL that is declared, also where another one cannot be read.
+
+    PersonasError names those that did not take it.
+    """
+    urls, problems = [], []
+    for url in declared:
+        try:
+            urls.append(models.resolve(url))
+        except PersonasError as error:
+            problems.append(str(error))
+    try:
+        tell(urls, title=title, body=body)
+    except PersonasError as error:
+        problems.append(str(error))
+    if problems:
+        raise PersonasError("; ".join(problems))
 
 
 def tell(urls: Sequence[str], *, title: str, body: str) -> None:

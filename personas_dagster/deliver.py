@@ -7,13 +7,12 @@ finished refresh; the ledger is read and written as it is now.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import sqlalchemy as sa
-
 from personas_dagster.activation.connection import Connection, EventNames, Kind
-from personas_dagster.activation.report import SyncReport
+from personas_dagster.activation.destination import Destination
+from personas_dagster.activation.report import SyncReport, Unusual
 from personas_dagster.activation.sync import Progress, sync
 from personas_dagster.destinations import open_destination
 from personas_dagster.errors import PersonasError
@@ -21,7 +20,7 @@ from personas_dagster.identity import views
 from personas_dagster.interfaces import Session
 from personas_dagster.project import models
 from personas_dagster.spaces import Space
-from personas_dagster.state.schema import refreshes, syncs
+from personas_dagster.timing import overdue
 from personas_dagster.traits.world import prepare_values
 
 
@@ -67,35 +66,37 @@ def deliver(
     *,
     owner: str,
     now: Callable[[], dt.datetime],
-    only: tuple[str, ...] = (),
+    only: Collection[str] = (),
     dry_run: bool = False,
     allow: Mapping[str, str] | None = None,
+    resync: Collection[str] = (),
+    force: bool = False,
+    attempt: int = 1,
     progress: Progress | None = None,
 ) -> SyncReport:
-    """Send a destination what changed since it was last told. `only`: these connections."""
-    model = space.destinations.get(destination)
-    if model is None:
-        there = ", ".join(sorted(space.destinations)) or "none"
-        raise PersonasError(
-            f"no destination `{destination}` in space {space.name}; expected one of: {there}"
-        )
+    """Send a destination what changed since it was last told. `only`: these connections.
+
+    Audiences with a source that is overdue are held. In a simulation, the destination's simulator
+    takes its place, and the space's own ledger is left alone.
+    """
+    model = _destination(space, destination)
     last = space.last_refresh()
     if last is None:
         raise PersonasError(f"space {space.name} has no finished refresh; run `personas refresh`")
-    lake = space.lake.at(last["versions"], live=("ledger",))
 
     def prepare(session: Session) -> None:
         views.prepare(session)
         prepare_values(session, defined=space.computed_keys)
 
     chosen = [c for c in connections(space, destination) if not only or c.name in only]
-    report = sync(
+    mine = {name for one in chosen for name in (one.name, one.key)}
+    return sync(
         destination,
-        open_destination(model.type, _resolved(model.settings)),
+        opened(space, destination),
         chosen,
-        lake=lake,
+        lake=space.ledger_lake.at(last["versions"], live=("ledger",)),
         engine=space.engine,
-        state=space.state,
+        state=space.sync_state,
         prepare=prepare,
         space_id=space.name,
         refresh_id=last["refresh_id"],
@@ -103,15 +104,49 @@ def deliver(
         owner=owner,
         dry_run=dry_run,
         allow=allow,
+        overdue=overdue(space, now=now()),
+        resync=[name for name in resync if name in mine],
+        force=force,
+        every=model.every,
+        attempt=attempt,
         progress=progress,
     )
-    if report.failed:
+
+
+def failure(report: SyncReport) -> str | None:
+    """Why a sync did not get through, and what becomes of the rest; None if it did."""
+    if not report.failed:
+        return None
+    counts = report.counts
+    return (
+        f"destination {report.destination}: {report.why or 'rows are still due'} "
+        f"({counts['failed']} failed, {counts['postponed']} not tried); they stay due, and the "
+        "next sync sends them"
+    )
+
+
+def unusual(space: Space, report: SyncReport) -> list[Unusual]:
+    """What of a sync is beyond the shares that the space's alerts declare."""
+    limits = space.project.alerts
+    return report.unusual(changes=limits.changes, size=limits.size, at_least=limits.at_least)
+
+
+def _destination(space: Space, name: str) -> models.Destination:
+    model = space.destinations.get(name)
+    if model is None:
+        there = ", ".join(sorted(space.destinations)) or "none"
         raise PersonasError(
-            f"destination {destination}: {report.stopped or 'rows are still due'} "
-            f"({report.counts['failed']} failed, {report.counts['postponed']} not tried); they "
-            "stay due, and the next sync sends them"
+            f"no destination `{name}` in space {space.name}; expected one of: {there}"
         )
-    return report
+    return model
+
+
+def opened(space: Space, name: str) -> Destination:
+    """A destination of the space with its secrets, or its simulator."""
+    model = _destination(space, name)
+    if space.simulation is not None:
+        return open_destination(model.type, space.simulation.of(space.name, name))
+    return open_destination(model.type, _resolved(model.settings))
 
 
 def _resolved(value: Any) -> Any:
@@ -131,46 +166,13 @@ def rows(report: SyncReport) -> list[dict[str, Any]]:
         {
             "connection": name,
             "key": part.key,
+            "members": part.members,
             "messages": part.messages,
             "reasons": ", ".join(f"{k} {v}" for k, v in sorted(part.sent.items())) or "no changes",
             "rejected": part.rejected,
+            "failed": part.failed,
             "not_sendable": ", ".join(f"{k} {v}" for k, v in sorted(part.not_sendable.items())),
             "held": part.held or "",
         }
         for name, part in report.connections.items()
     ]
-
-
-def due(space: Space) -> dict[str, int]:
-    """Destinations that a finished refresh changed something for: name -> that refresh.
-
-    A refresh changes something for a destination when a connected trait or audience moved, or
-    when profiles gained identifiers that would be sent.
-    """
-    found: dict[str, int] = {}
-    for name in {connection.destination for connection in space.connections.values()}:
-        keys = {c.key for c in space.connections.values() if c.destination == name}
-        done = sa.select(sa.func.max(syncs.c.refresh_id).label("at")).where(
-            syncs.c.destination == name, syncs.c.status == "finished"
-        )
-        after = space.state.rows(done)[0]["at"] or 0
-        query = (
-            sa.select(refreshes)
-            .where(refreshes.c.status == "finished", refreshes.c.refresh_id > after)
-            .order_by(refreshes.c.refresh_id)
-        )
-        waiting = [row["refresh_id"] for row in space.state.rows(query) if _moves(row, keys)]
-        if waiting:
-            found[name] = waiting[-1]
-    return found
-
-
-def _moves(row: Mapping[str, Any], keys: set[str]) -> bool:
-    counts = row["counts"] or {}
-    audiences = {k for k, m in counts.get("audiences", {}).items() if m["entered"] or m["exited"]}
-    traits = {k for k, changed in counts.get("traits_changed", {}).items() if changed}
-    sql = {k for k, changed in counts.get("sql_traits_changed", {}).items() if changed}
-    moved = audiences | traits | sql
-    return bool(counts.get("identity", {}).get("identifiers")) or any(
-        key.split(".")[-1] in moved for key in keys
-    )

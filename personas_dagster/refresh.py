@@ -32,6 +32,7 @@ from personas_dagster.traits.compute import Computed, compute
 from personas_dagster.traits.custom import refresh_custom_traits
 
 _PATIENCE = 600.0  # seconds that an intake waits for another one
+_GRAPH = ("identifiers", "merges", "account_links")
 _LOGS = ("custom_traits", "computed_traits", "sql_traits", "audience_changes")
 
 
@@ -62,15 +63,26 @@ def begin(
         return Refresh(found[0]["refresh_id"], run_id, found[0]["as_of"])
     as_of = floor_hour(now) if as_of is None else as_of.astimezone(dt.UTC)
     check_forward(space, as_of)
-    _discard_unfinished(space)
+    _discard_unfinished(space, now=now)
     derive_anew(space, now=now)
     register(state, _registered(space), now=now)
+    counts = {"graph_moved": True} if _graph_moved(space) else {}
     with state.begin() as connection:
         row = sa.insert(refreshes).values(
-            run_id=run_id, as_of=as_of, status="started", started_at=now, counts={}
+            run_id=run_id, as_of=as_of, status="started", started_at=now, counts=counts
         )
         refresh_id = connection.execute(row.returning(refreshes.c.refresh_id)).scalar_one()
     return Refresh(int(refresh_id), run_id, as_of)
+
+
+def _graph_moved(space: Space) -> bool:
+    """Whether the graph is not what the last refresh published: by one that did not finish, or by
+    a command. Then this refresh has more to tell destinations than what it resolves itself."""
+    last = space.last_refresh()
+    if last is None:
+        return False
+    then = last["versions"]
+    return any(space.lake.version(name) != then.get(name) for name in _GRAPH)
 
 
 def check_forward(space: Space, as_of: dt.datetime) -> None:
@@ -248,10 +260,11 @@ def _registered(space: Space) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
     }
 
 
-def _discard_unfinished(space: Space) -> None:
+def _discard_unfinished(space: Space, *, now: dt.datetime) -> None:
     """Take back what refreshes that did not finish wrote to the tables of values."""
     query = sa.select(refreshes).where(refreshes.c.status == "started")
-    dead = [row["refresh_id"] for row in space.state.rows(query)]
+    unfinished = space.state.rows(query)
+    dead = [row["refresh_id"] for row in unfinished]
     if not dead:
         return
     last = space.last_refresh()
@@ -270,6 +283,14 @@ def _discard_unfinished(space: Space) -> None:
     with space.state.begin() as connection:
         connection.execute(
             sa.update(refreshes).where(refreshes.c.refresh_id.in_(dead)).values(status="discarded")
+        )
+    for row in unfinished:
+        space.state.audit(
+            "refresh",
+            space.name,
+            at=now,
+            outcome="discarded",
+            reason=f"run {row['run_id']} did not finish",
         )
 
 

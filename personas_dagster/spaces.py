@@ -16,17 +16,19 @@ import sqlalchemy as sa
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from personas_dagster import access, masking
+from personas_dagster.activation.destination import Abilities
 from personas_dagster.destinations import DESTINATIONS
 from personas_dagster.engines import DuckDBEngine
 from personas_dagster.errors import PersonasError, Problem
 from personas_dagster.events import EventSettings, Landing
 from personas_dagster.identity import views
 from personas_dagster.identity.rules import IdentityRules
-from personas_dagster.interfaces import Session
+from personas_dagster.interfaces import Lake, Session
 from personas_dagster.lake import DeltaLake
 from personas_dagster.project import models, wording
 from personas_dagster.project.declared import Project, query_definitions, space_identity
 from personas_dagster.query import Definition
+from personas_dagster.simulated import Simulation, WithLedger, read_simulation
 from personas_dagster.state import State
 from personas_dagster.state.schema import refreshes
 from personas_dagster.traits.custom import Promotion
@@ -67,6 +69,23 @@ class Space:
     def landing_folder(self) -> Path:
         """Where messages land, whether the state database answers or not."""
         return self.project.root / self.settings.landing
+
+    @cached_property
+    def simulation(self) -> Simulation | None:
+        """Set where destinations are simulated; syncs are then kept apart from the real ones."""
+        return read_simulation()
+
+    @cached_property
+    def sync_state(self) -> State:
+        """The state of syncs: intents, leases of destinations, their audit trail."""
+        return self.simulation.state(self.name) if self.simulation else self.state
+
+    @cached_property
+    def ledger_lake(self) -> Lake:
+        """The lake whose ledger syncs read and write."""
+        if self.simulation is None:
+            return self.lake
+        return WithLedger(self.lake, self.simulation.ledger(self.name))
 
     @cached_property
     def landing(self) -> Landing:
@@ -207,6 +226,13 @@ def destination_problems(project: Project) -> list[Problem]:
         except PersonasError as error:
             found.append(document.problem(("settings",), str(error)))
     return found
+
+
+def abilities_of(model: models.Destination) -> Abilities:
+    """What a destination takes, read from its settings; no secret is read for it."""
+    if model.type not in DESTINATIONS:
+        raise PersonasError(wording.unknown(f"`{model.type}`", model.type, sorted(DESTINATIONS)))
+    return DESTINATIONS[model.type](_stand_in(model.settings)).abilities
 
 
 def _stand_in(value: Any) -> Any:

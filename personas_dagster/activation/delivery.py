@@ -8,6 +8,7 @@ recipients all or not at all.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -37,6 +38,7 @@ from personas_dagster.errors import (
 
 GIVE_UP_AFTER = 3  # parcels in a row that failed after all retries: the tool is down
 _DETAIL = 300
+_MOST_REASONS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ class Delivery:
     ) -> None:
         self._destination, self._pace, self._retries, self._log = destination, pace, retries, log
         self._failures = 0
+        self.failed_attempts: Counter[str] = Counter()
         self.stopped: DeliveryError | None = None
 
     async def run(self, queue: Iterator[Parcel]) -> None:
@@ -139,7 +142,7 @@ class Delivery:
     async def _work(self, queue: Iterator[Parcel]) -> None:
         for parcel in queue:
             intent = self._log.intend(parcel)
-            dispatch = Dispatch(self._destination, self._pace, self._retries)
+            dispatch = Dispatch(self._destination, self._pace, self._retries, self.failed_attempts)
             try:
                 for batch in batches(parcel, self._destination.abilities):
                     await dispatch.send(batch)
@@ -154,10 +157,20 @@ class Delivery:
 
 
 class Dispatch:
-    """The messages of one parcel on their way: how each ended."""
+    """The messages of one parcel on their way: how each ended.
 
-    def __init__(self, destination: Destination, pace: SharedPace, retries: Retries) -> None:
+    `failed_attempts` counts the attempts that failed and may be made again, by what was said.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        pace: SharedPace,
+        retries: Retries,
+        failed_attempts: Counter[str],
+    ) -> None:
         self._destination, self._pace, self._retries = destination, pace, retries
+        self._failed_attempts = failed_attempts
         self.outcomes: dict[str, Outcome] = {}
         self.in_doubt = False
         self.last_error: DeliveryError | None = None
@@ -186,8 +199,9 @@ class Dispatch:
         try:
             with self._pace.turn() as turn:
                 outcomes = await self._destination.send(pending, turn)
-        except Unavailable:
-            self.in_doubt = True
+        except (Throttled, Unavailable) as error:
+            self.in_doubt |= isinstance(error, Unavailable)
+            self._note(error)
             raise
         later: list[Message] = []
         worst: DeliveryError | None = None
@@ -200,8 +214,14 @@ class Dispatch:
                 self.outcomes[message.message_id] = outcome
         pending[:] = later
         if worst is not None:
+            self._note(worst)
             raise worst
         return later
+
+    def _note(self, error: DeliveryError) -> None:
+        said = str(error)[:_DETAIL]
+        known = said in self._failed_attempts or len(self._failed_attempts) < _MOST_REASONS
+        self._failed_attempts[said if known else "others"] += 1
 
     async def _halve(self, batch: Sequence[Message], error: Rejected) -> None:
         if len(batch) == 1:

@@ -106,10 +106,15 @@ class Outbox:
         sent = [row for row in self._state.rows(query) if (row["counts"] or {}).get("requests")]
         return sent[:most]
 
-    def start(self, refresh_id: int) -> int:
-        """A new sync; earlier ones that never ended are marked as failed."""
+    def last_sent(self) -> dt.datetime | None:
+        """When the last finished sync that sent something began."""
+        found = self.history(1)
+        return found[0]["started_at"] if found else None
+
+    def start(self, refresh_id: int) -> tuple[int, bool]:
+        """A new sync, and whether an earlier one never ended; it is marked as failed."""
         with self._state.begin() as connection:
-            connection.execute(
+            killed = connection.execute(
                 sa.update(syncs)
                 .where(syncs.c.destination == self._destination, syncs.c.status == "started")
                 .values(status="failed", finished_at=self._now(), counts={"killed": True})
@@ -129,7 +134,7 @@ class Outbox:
                     places=answered_now(last, milliseconds()),
                 )
             )
-            return _key(row)
+            return _key(row), killed.rowcount > 0
 
     def finish(self, sync_id: int, status: str, counts: dict[str, Any]) -> None:
         with self._state.begin() as connection:

@@ -91,6 +91,7 @@ class SyncReport:
     connections: dict[str, ConnectionReport] = field(default_factory=dict)
     requests: int = 0
     recovered: int = 0
+    failed_attempts: Counter[str] = field(default_factory=Counter)  # what was said -> attempts
     stopped: str | None = None
     skipped: str | None = None  # why nothing was done at all
     seconds: float | None = None
@@ -121,10 +122,17 @@ class SyncReport:
         """Whether a row is still due after the first try and all retries."""
         return self.stopped is not None or any(one.failed for one in self.connections.values())
 
+    @property
+    def why(self) -> str | None:
+        """What was said when rows failed: the first thing, of any connection."""
+        said = (one for part in self.connections.values() for one in part.samples)
+        return self.stopped or next((one.detail for one in said if one.outcome == "failed"), None)
+
     def unusual(self, *, changes: float, size: float, at_least: int = 100) -> list[Unusual]:
         """What is beyond these shares, and by this many rows: for alerts.
 
-        First syncs are never unusual. A resync is not a change, nor is what is sent again.
+        First syncs are never unusual; what is held says so itself. A resync is not a change, nor
+        is what is sent again.
         """
         found = []
         for name, one in self.connections.items():
@@ -135,7 +143,7 @@ class SyncReport:
             found += [
                 pair
                 for pair in pairs
-                if not one.first
+                if not (one.first or one.held)
                 and abs(pair.share) > limits[pair.what]
                 and abs(pair.now - pair.usual) >= at_least
             ]
@@ -159,6 +167,7 @@ class SyncReport:
             "held": len(self.held),
             "requests": self.requests,
             "recovered": self.recovered,
+            "failed_attempts": self.failed_attempts.total(),
             "reasons": dict(sorted(reasons.items())),
             "not_sendable": dict(sorted(unsendable.items())),
         }

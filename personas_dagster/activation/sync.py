@@ -12,10 +12,11 @@ import datetime as dt
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Any
 
 from personas_dagster.activation.connection import Connection, problems
 from personas_dagster.activation.delivery import Delivery, Parcel, batches, parcels
-from personas_dagster.activation.destination import Destination
+from personas_dagster.activation.destination import Abilities, Destination
 from personas_dagster.activation.difference import Difference, reason_to_hold
 from personas_dagster.activation.messages import Writer, read_changes
 from personas_dagster.activation.outbox import Outbox, Settled
@@ -32,6 +33,7 @@ Progress = Callable[[int, int], None]
 _EXAMPLES = 20
 _HISTORY, _USUAL_FROM = 20, 3  # syncs that are looked back to; how many make something usual
 _ALL_SYNCS = 2**62
+_HOURLY = dt.timedelta(hours=1)
 
 
 def sync(
@@ -52,6 +54,8 @@ def sync(
     overdue: Mapping[str, str] | None = None,
     resync: Collection[str] = (),
     force: bool = False,
+    every: dt.timedelta | None = None,
+    attempt: int = 1,
     limiter: Limiter | None = None,
     retries: Retries | None = None,
     progress: Progress | None = None,
@@ -62,8 +66,9 @@ def sync(
     `allow` maps connections or keys to the reason why the circuit breaker lets them pass once.
     `overdue` maps connections or keys to what is known of a source that has not delivered: then
     an audience that changed is held. `resync` names connections or keys that are sent everything
-    again. `force` passes over the destination's minimum interval; without it, a sync that comes
-    too early does nothing, and the report's `skipped` says so.
+    again. `every` is an interval that is wanted; what the tool asks for holds where it is longer.
+    `force` passes over both; without it, a sync that comes too early does nothing, and the
+    report's `skipped` says so. `attempt` counts from 1, for the audit trail.
     `limiter` replaces the cap on requests that all processes share; `progress` is told how many
     rows are done, and of how many.
 
@@ -84,6 +89,8 @@ def sync(
         overdue=dict(overdue or {}),
         again=frozenset(resync),
         force=force,
+        every=every,
+        attempt=attempt,
         limiter=limiter
         or (SharedWindow(state, destination_name, per_second) if per_second else None),
         retries=retries or Retries(),
@@ -117,6 +124,8 @@ class _Job:
     overdue: Mapping[str, str]
     again: frozenset[str]
     force: bool
+    every: dt.timedelta | None
+    attempt: int
     limiter: Limiter | None
     retries: Retries
     progress: Progress
@@ -167,9 +176,11 @@ class _Job:
         """The real thing; the caller holds the lease."""
         if not self.force and (early := self._too_early(outbox)):
             report = SyncReport(self.name, self.refresh_id, None, False, skipped=early)
-            state.audit("sync", self.name, at=self.now(), outcome="skipped", reason=early)
+            self._audit(state, self.name, outcome="skipped", reason=early)
             return report
-        sync_id = outbox.start(self.refresh_id)
+        sync_id, killed = outbox.start(self.refresh_id)
+        if killed:
+            self._audit(state, self.name, outcome="killed", reason="the sync before never ended")
         recovered = outbox.flush()
         first = outbox.first_seen(self.names, self.refresh_id)
         outbox.resync(self.resync, sync_id)
@@ -196,6 +207,7 @@ class _Job:
             self._close(state, outbox, report, type(error).__name__)
             raise
         report.requests = pace.requests
+        report.failed_attempts = delivery.failed_attempts
         report.stopped = str(delivery.stopped) if delivery.stopped else None
         outbox.flush()
         self._close(state, outbox, report, report.stopped)
@@ -208,11 +220,11 @@ class _Job:
 
     def _too_early(self, outbox: Outbox) -> str | None:
         """Why the tool is not to be synced yet, if so."""
-        interval = self.destination.abilities.interval
-        last = outbox.history(1) if interval else []
-        if not interval or not last or self.now() >= last[0]["started_at"] + interval:
+        interval = interval_of(self.destination.abilities, self.every)
+        started = outbox.last_sent() if interval else None
+        if not interval or started is None or self.now() >= started + interval:
             return None
-        started, next_at = last[0]["started_at"], last[0]["started_at"] + interval
+        next_at = started + interval
         return (
             f"destination {self.name} takes a sync every {interval}; the last began at "
             f"{started:%Y-%m-%d %H:%M:%S} UTC, the next may begin at {next_at:%Y-%m-%d %H:%M:%S} "
@@ -262,7 +274,7 @@ class _Job:
     def _note(self, state: State, report: SyncReport) -> None:
         """The audit trail learns what is held, and what a person let pass, who and why."""
         for name, reason in report.held.items():
-            state.audit("sync", name, at=self.now(), outcome="held", reason=reason)
+            self._audit(state, name, outcome="held", reason=reason)
         for one in self.connections:
             if one.name in self.passed:
                 why = self.allow.get(one.name) or self.allow[one.key]
@@ -287,10 +299,29 @@ class _Job:
                 for name, one in report.connections.items()
                 if not one.first and not one.held
             }
-            outbox.finish(report.sync_id, outcome, {**report.counts, "connections": each})
-        state.audit(
-            "sync", self.name, at=self.now(), outcome=outcome, reason=reason, counts=report.counts
-        )
+            more = {
+                "connections": each,
+                "asked": sorted(report.connections),
+                "held_connections": sorted(report.held),
+            }
+            outbox.finish(report.sync_id, outcome, {**report.counts, **more})
+        if reason is None and report.failed:
+            reason = report.why
+        self._audit(state, self.name, outcome=outcome, reason=reason, counts=report.counts)
+
+    def _audit(self, state: State, subject: str, **what: Any) -> None:
+        state.audit("sync", subject, at=self.now(), attempt=self.attempt, **what)
+
+
+def interval_of(abilities: Abilities, every: dt.timedelta | None) -> dt.timedelta | None:
+    """How long from one sync to the next, at least: what is wanted, or what the tool asks for.
+
+    List destinations are synced hourly where neither says.
+    """
+    asked = abilities.interval
+    if asked is None and abilities.kind == "list":
+        asked = _HOURLY
+    return max(filter(None, (asked, every)), default=None)
 
 
 def _usual(connection: str, history: Sequence[Mapping[str, int]]) -> int | None:

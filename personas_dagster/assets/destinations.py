@@ -1,55 +1,248 @@
-"""Destinations: one asset each, downstream of every trait and audience connected to it."""
+"""Destinations and connections as assets: one operation per destination delivers for all of them.
 
+A connection lies between its trait or audience and its destination. Its checks say whether it was
+delivered, held, or not as usual; `sensors/deliveries.py` alerts on them.
+"""
+
+import datetime as dt
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
 from personas_dagster import deliver
+from personas_dagster.activation.report import ConnectionReport, SyncReport
 from personas_dagster.assets import attempts
 from personas_dagster.assets import metadata as show
 from personas_dagster.assets.keys import Names, declared_at, owners
-from personas_dagster.errors import Busy, Unauthorized
+from personas_dagster.errors import Busy, PersonasError, Unauthorized
 from personas_dagster.resources import SpaceResource
 from personas_dagster.spaces import Space
+from personas_dagster.timing import held_since
+
+GROUP = "destinations"
+DELIVERED, BREAKER, USUAL = "delivered", "circuit_breaker", "as_usual"
+_CHECKS = {
+    DELIVERED: "Every row that was due reached the tool, or was refused for good.",
+    BREAKER: "The circuit breaker let the changes pass.",
+    USUAL: "The number of changes, and the audience's size, are as usual.",
+}
+_SIMULATED = "**SIMULATED: nothing reaches the tool.** "
 
 
 def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
-    """One asset per destination that a connection leads to."""
+    """One operation per destination that a connection leads to."""
     connected = {connection.destination for connection in space.connections.values()}
     return [_destination(space, names, name) for name in sorted(connected)]
 
 
-def _destination(space: Space, names: Names, name: str) -> dg.AssetsDefinition:
-    model = space.destinations[name]
-    keys = [c.key for c in space.connections.values() if c.destination == name]
-
-    @dg.asset(
-        key=names.destination(name),
-        deps=sorted({names.connected(key) for key in keys}),
-        description=model.description or f"The {model.type} destination {name}.",
-        group_name="destinations",
+def _specs(space: Space, names: Names, name: str) -> Iterator[dg.AssetSpec]:
+    model, declared = space.destinations[name], space.project.destinations[name]
+    own = [one for one in space.connections.values() if one.destination == name]
+    warning = _SIMULATED if space.simulation else ""
+    kinds = {model.type, *(["simulated"] if space.simulation else [])}
+    for one in own:
+        yield dg.AssetSpec(
+            names.connection(one.name),
+            deps=[names.connected(one.key)],
+            description=f"{warning}{one.key} to {name}.",
+            group_name=GROUP,
+            owners=owners(None),
+            kinds=kinds,
+            metadata=declared_at(space.project.root, space.project.connections[one.name]),
+            skippable=True,
+        )
+    yield dg.AssetSpec(
+        names.destination(name),
+        deps=[names.connection(one.name) for one in own],
+        description=warning + (model.description or f"The {model.type} destination {name}."),
+        group_name=GROUP,
         owners=owners(None),
-        kinds={model.type},
-        metadata=declared_at(space.project.root, space.project.destinations[name]),
+        kinds=kinds,
+        metadata=declared_at(space.project.root, declared),
+        skippable=True,
     )
-    def destination(context: dg.AssetExecutionContext, space: SpaceResource) -> Any:
+
+
+def _destination(space: Space, names: Names, name: str) -> dg.AssetsDefinition:
+    specs = list(_specs(space, names, name))
+    checks = [
+        dg.AssetCheckSpec(check, asset=spec.key, description=description)
+        for spec in specs
+        if spec.key != names.destination(name)
+        for check, description in _CHECKS.items()
+    ]
+
+    @dg.multi_asset(
+        name=names.destination(name).to_python_identifier(), specs=specs, check_specs=checks
+    )
+    def destination(context: dg.AssetExecutionContext, space: SpaceResource) -> Iterator[Any]:
+        opened = space.open()
+        if opened.simulation is not None:
+            shown = opened.simulation.shown_at(opened.name, name)
+            context.log.warning(f"SIMULATED: {name} is not reached; see {shown}")
         try:
             report = deliver.deliver(
-                space.open(),
+                opened,
                 name,
                 owner=context.run.run_id,
                 now=space.now,
+                attempt=attempts.attempt(context),
             )
         except Busy as error:
             context.log.info(f"waiting: {error}")
             raise attempts.when_free() from error
-        except Unauthorized as error:
-            raise attempts.for_good(context, error) from error
-        return dg.MaterializeResult(
-            metadata={
-                **{name: n for name, n in report.counts.items() if isinstance(n, int)},
-                "connections": show.table(deliver.rows(report)),
-            }
-        )
+        except PersonasError as error:
+            yield from _undelivered(opened, names, name, error, context)
+            if isinstance(error, Unauthorized):
+                raise attempts.for_good(context, error) from error
+            raise
+        if report.skipped:
+            context.log.info(report.skipped)
+            yield from _skipped(opened, names, name, report.skipped)
+            return
+        yield from _results(opened, names, report, at=space.now())
+        reason = deliver.failure(report)
+        if reason:
+            _observe(opened, names, report, reason, context)
+            raise PersonasError(reason)
 
     return destination
+
+
+def _results(
+    space: Space, names: Names, report: SyncReport, *, at: dt.datetime
+) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+    """A materialisation of what was synced; what is held keeps the one that it has."""
+    for one in report.connections.values():
+        if not one.held:
+            yield dg.MaterializeResult(
+                asset_key=names.connection(one.name), metadata=_metadata(one, at)
+            )
+        yield from _judged(space, names, report, one, at)
+    if not report.failed:
+        simulated = space.simulation
+        yield dg.MaterializeResult(
+            asset_key=names.destination(report.destination),
+            metadata={
+                **{name: n for name, n in report.counts.items() if isinstance(n, int)},
+                "last_sync": dg.MetadataValue.timestamp(at),
+                "connections": show.table(deliver.rows(report)),
+                **_attempts(report),
+                **(
+                    {"simulated": simulated.shown_at(space.name, report.destination)}
+                    if simulated
+                    else {}
+                ),
+            },
+        )
+
+
+def _metadata(one: ConnectionReport, at: dt.datetime) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "last_sync": dg.MetadataValue.timestamp(at),
+        "dagster/row_count": one.members,
+        "messages": one.messages,
+        "confirmed": one.confirmed,
+        "rejected": one.rejected,
+        "failed": one.failed,
+        "by_reason": show.table([{"reason": k, "rows": v} for k, v in sorted(one.sent.items())]),
+        "not_sendable": show.table(
+            [{"reason": k, "profiles": v} for k, v in sorted(one.not_sendable.items())]
+        ),
+    }
+    if one.samples:
+        found["failures"] = show.table(
+            [
+                {"profile": sample.profile_id, "outcome": sample.outcome, "said": sample.detail}
+                for sample in one.samples
+            ]
+        )
+    return found
+
+
+def _judged(
+    space: Space, names: Names, report: SyncReport, one: ConnectionReport, at: dt.datetime
+) -> Iterator[dg.AssetCheckResult]:
+    key = names.connection(one.name)
+    yield dg.AssetCheckResult(
+        asset_key=key,
+        check_name=DELIVERED,
+        passed=not one.failed and not (report.stopped and one.postponed),
+        description=f"{one.failed} failed" if one.failed else report.stopped,
+        metadata=_attempts(report),
+    )
+    since = held_since(space, report.destination, one.name) or at
+    yield dg.AssetCheckResult(
+        asset_key=key,
+        check_name=BREAKER,
+        passed=not one.held,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"held: {one.held}" if one.held else None,
+        metadata={"since": dg.MetadataValue.timestamp(since)} if one.held else {},
+    )
+    odd = [str(found) for found in deliver.unusual(space, report) if found.connection == one.name]
+    yield dg.AssetCheckResult(
+        asset_key=key,
+        check_name=USUAL,
+        passed=not odd,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="; ".join(odd) or None,
+    )
+
+
+def _attempts(report: SyncReport) -> dict[str, Any]:
+    """What was said by attempts that failed, where some did."""
+    if not report.failed_attempts:
+        return {}
+    rows = [{"said": k, "attempts": v} for k, v in report.failed_attempts.most_common()]
+    return {"failed_attempts": report.failed_attempts.total(), "said": show.table(rows)}
+
+
+def _skipped(space: Space, names: Names, name: str, why: str) -> Iterator[dg.AssetCheckResult]:
+    for one in space.connections.values():
+        if one.destination == name:
+            for check in _CHECKS:
+                yield dg.AssetCheckResult(
+                    asset_key=names.connection(one.name),
+                    check_name=check,
+                    passed=True,
+                    description=f"nothing was done: {why}",
+                )
+
+
+def _undelivered(
+    space: Space, names: Names, name: str, error: PersonasError, context: dg.AssetExecutionContext
+) -> Iterator[dg.AssetCheckResult]:
+    """A sync that never got to a report: all its connections are as they were."""
+    for one in space.connections.values():
+        if one.destination == name:
+            context.log_event(_observation(names, one.key, one.name, str(error)))
+            yield dg.AssetCheckResult(
+                asset_key=names.connection(one.name),
+                check_name=DELIVERED,
+                passed=False,
+                description=str(error),
+            )
+
+
+def _observe(
+    space: Space,
+    names: Names,
+    report: SyncReport,
+    reason: str,
+    context: dg.AssetExecutionContext,
+) -> None:
+    """A hard failure also shows on the traits and audiences that were to be told."""
+    for one in report.connections.values():
+        if one.failed or (report.stopped and one.postponed):
+            key = space.connections[one.name].key
+            context.log_event(_observation(names, key, one.name, reason))
+
+
+def _observation(names: Names, key: str, connection: str, reason: str) -> dg.AssetObservation:
+    return dg.AssetObservation(
+        names.connected(key),
+        description=f"not delivered by connection {connection}",
+        metadata={"not_delivered": reason, "connection": connection},
+    )

@@ -34,6 +34,9 @@ class Names:
     def destination(self, name: str) -> dg.AssetKey:
         return self.key("destinations", name)
 
+    def connection(self, name: str) -> dg.AssetKey:
+        return self.key("connections", name)
+
     def connected(self, key: str) -> dg.AssetKey:
         """The asset that a connection's key stands for."""
         if key in self._space.audience_keys:

@@ -1,4 +1,4 @@
-"""Commands that move data: ingest, refresh, sync."""
+"""Commands that move data in: ingest, refresh."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import datetime as dt
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import uuid4
 
 import typer
 from rich.table import Table
 
-from personas_dagster import deliver
 from personas_dagster import refresh as refreshing
 from personas_dagster.cli.shell import (
     AsOfOption,
@@ -29,7 +27,6 @@ from personas_dagster.errors import PersonasError
 def add_to(app: typer.Typer) -> None:
     app.command()(ingest)
     app.command()(refresh)
-    app.command()(sync)
 
 
 def ingest(
@@ -153,69 +150,3 @@ def _show_refresh(shell: Shell, row: dict[str, Any]) -> None:
         for key, one in sorted(audiences.items()):
             table.add_row(key, f"{one['size']:,}", f"{one['entered']:,}", f"{one['exited']:,}")
         shell.say(table)
-
-
-def sync(
-    connections: Annotated[
-        list[str] | None, typer.Argument(metavar="[CONNECTION]...", help="Default: all.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")
-    ] = False,
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY", help="Let a held trait or audience pass once."),
-    ] = None,
-    reason: Annotated[str, typer.Option(help="Why it may pass; kept in the audit trail.")] = "",
-    project: ProjectOption = Path(),
-    space: SpaceOption = None,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
-) -> None:
-    """Deliver what changed to the destinations.
-
-    Example: personas sync big_spenders_to_webhook --dry-run
-    """
-    shell = Shell(project, space, quiet, verbose)
-    if allow and not reason:
-        raise typer.BadParameter("--allow needs --reason TEXT: it is kept with who and when")
-    known = shell.space.connections
-    for name in connections or ():
-        if name not in known:
-            there = ", ".join(sorted(known)) or "none is declared"
-            raise PersonasError(
-                f"no connection `{name}` in space {shell.space.name}; expected one of: {there}"
-            )
-    chosen = [known[name] for name in connections or sorted(known)]
-    failures = []
-    for destination in sorted({connection.destination for connection in chosen}):
-        with shell.working(f"syncing {destination}") as progress:
-            task = progress.task_ids[0]
-
-            def told(done: int, total: int, task: Any = task, shown: Any = progress) -> None:
-                shown.update(task, completed=done, total=total)
-
-            try:
-                report = deliver.deliver(
-                    shell.space,
-                    destination,
-                    owner=uuid4().hex,
-                    now=lambda: dt.datetime.now(dt.UTC),
-                    only=tuple(connections or ()),
-                    dry_run=dry_run,
-                    allow=dict.fromkeys(allow or (), reason),
-                    progress=told,
-                )
-            except PersonasError as error:
-                failures.append(str(error))
-                continue
-        emit({"destination": destination, "dry_run": dry_run, **report.counts})
-        for row in deliver.rows(report):
-            shell.say(", ".join(f"{k}: {v}" for k, v in row.items() if v not in ("", 0)))
-        if dry_run:
-            for example in report.examples:
-                shell.say(str(example))
-            if report.seconds is not None:
-                shell.say(f"{report.requests} requests, {report.seconds:.1f} s at the tool's rate")
-    if failures:
-        raise PersonasError("; ".join(failures))

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from personas_dagster import __version__
-from personas_dagster.cli import access, ask, data, place, serve
+from personas_dagster.cli import access, ask, data, deliveries, place, serve
 from personas_dagster.errors import DefinitionError, PersonasError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 place.add_to(app)
 data.add_to(app)
+deliveries.add_to(app)
 ask.add_to(app)
 serve.add_to(app)
 access.add_to(app)

@@ -135,6 +135,9 @@ class Source(Described):
     write_keys: dict[str, Secret] = Field(
         default={}, description="what libraries show when they send to a space, by space"
     )
+    expect_every: Duration | None = Field(
+        default=None, description="overdue when nothing has come for this long; holds audiences"
+    )
     enabled: bool = True
 
 
@@ -338,6 +341,9 @@ class Destination(Model):
     type: str
     description: str = ""
     settings: dict[str, Any] = {}
+    every: Duration | None = Field(
+        default=None, description="not synced more often; default: what the tool allows"
+    )
     spaces: tuple[str, ...] | None = None
     enabled: bool = True
 
@@ -414,7 +420,17 @@ def _is_cron_part(part: str, first: int, last: int, names: str) -> bool:
 
 
 class Alerts(Model):
-    """sensors/alerts.yaml: where failures are told."""
+    """sensors/alerts.yaml: where failures are told, and what else is worth telling."""
 
     urls: tuple[Text, ...] = Field(default=(), description="Apprise URLs")
     when: Literal["failure", "every_attempt"] = "failure"
+    changes: float = Field(
+        default=1.0, gt=0, description="share by which a sync's changes may differ from the usual"
+    )
+    size: float = Field(
+        default=0.5, gt=0, description="share by which an audience may grow or shrink in one sync"
+    )
+    at_least: int = Field(default=100, ge=0, description="rows below which nothing is unusual")
+    late_after: Duration = Field(
+        default=dt.timedelta(minutes=30), description="how late a scheduled refresh may be"
+    )

@@ -2,14 +2,12 @@
 
 import datetime as dt
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import dagster as dg
 
-from personas_dagster.alerting import tell
-from personas_dagster.errors import PersonasError
-from personas_dagster.project import models
+from personas_dagster.alerting import tell_all
 from personas_dagster.spaces import Space
 
 _WILL_RETRY = "dagster/will_retry"
@@ -40,16 +38,16 @@ def alert_sensor(space: Space, assets: Sequence[Asset]) -> dg.SensorDefinition |
         title, body = describe(space, context, assets)
         if will_retry:
             body += "\nIt is started again."
-        urls, problems = _urls(declared.urls)
-        try:
-            tell(urls, title=title, body=body)
-        except PersonasError as error:
-            problems.append(str(error))
-        if problems:
-            raise PersonasError("; ".join(problems))
+        tell_all(declared.urls, title=title, body=body)
         return None
 
     return failure_alerts
+
+
+def run_url(run_id: str) -> str:
+    """Where a person sees a run."""
+    base = os.environ.get(_UI, "http://127.0.0.1:3000").rstrip("/")
+    return f"{base}/runs/{run_id}"
 
 
 def describe(
@@ -59,7 +57,6 @@ def describe(
     run = context.dagster_run
     attempt = int(run.tags.get("dagster/retry_number", "0")) + 1
     steps = [event.step_key or "" for event in context.get_step_failure_events()]
-    base = os.environ.get(_UI, "http://127.0.0.1:3000").rstrip("/")
     job = "a run of assets" if run.job_name == "__ASSET_JOB" else run.job_name
     lines = [
         f"{job} of space {space.name} failed (attempt {attempt}).",
@@ -67,20 +64,9 @@ def describe(
         f"Failed: {', '.join(_short(space, step) for step in steps) or 'the run itself'}",
         *(f"Reason: {_first_lines(reason)}" for reason in _reasons(context)),
         f"Affected, left as they were: {_affected(space, assets, steps)}",
-        f"Run: {base}/runs/{run.run_id}",
+        f"Run: {run_url(run.run_id)}",
     ]
     return f"{space.name}: {job} failed", "\n".join(lines)
-
-
-def _urls(declared: Iterable[models.Text]) -> tuple[list[str], list[str]]:
-    """The URLs, and what is wrong with those that cannot be read."""
-    urls, problems = [], []
-    for url in declared:
-        try:
-            urls.append(models.resolve(url))
-        except PersonasError as error:
-            problems.append(str(error))
-    return urls, problems
 
 
 def _since(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:

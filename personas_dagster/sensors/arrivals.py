@@ -5,10 +5,11 @@ from typing import Any
 
 import dagster as dg
 
-from personas_dagster import deliver, refresh
+from personas_dagster import refresh
 from personas_dagster.resources import SpaceResource
 from personas_dagster.resources.space import DESTINATION_TAG, REFRESH_TAG
 from personas_dagster.spaces import Space
+from personas_dagster.timing import due
 
 _EVERY_SECONDS = 15
 _SYNC_EVERY_SECONDS = 5
@@ -60,7 +61,7 @@ def sync_sensors(space: Space, jobs: dict[str, Any]) -> list[dg.SensorDefinition
             dg.RunRequest(
                 run_key=f"{name}:{refresh_id}:{space.now():%Y-%m-%dT%H}", job_name=f"sync_{name}"
             )
-            for name, refresh_id in sorted(deliver.due(space.open()).items())
+            for name, refresh_id in sorted(due(space.open(), now=space.now()).items())
             if not _queued(context, {DESTINATION_TAG: f"{space.space}/{name}"})
         ]
         if not requests:

@@ -49,10 +49,16 @@ def sql_traits_job(space: Space, names: Names) -> Any:
 def sync_jobs(space: Space, names: Names) -> dict[str, Any]:
     """One job per destination that something is connected to."""
     connected = sorted({connection.destination for connection in space.connections.values()})
+    own = {
+        name: [c.name for c in space.connections.values() if c.destination == name]
+        for name in connected
+    }
     return {
         name: dg.define_asset_job(
             f"sync_{name}",
-            selection=dg.AssetSelection.assets(names.destination(name)),
+            selection=dg.AssetSelection.assets(
+                names.destination(name), *map(names.connection, own[name])
+            ),
             description=f"Deliver what changed to {name}.",
             tags=_tags(space, {DESTINATION_TAG: f"{space.name}/{name}"}),
         )
