@@ -123,7 +123,8 @@ def _affected(space: Space, assets: Sequence[Asset], steps: Sequence[str]) -> st
                 reached |= {key for key, above in deps.items() if above & set(one.keys)}
     while more := {key for key, above in deps.items() if above & reached} - reached:
         reached |= more
-    names = ["/".join(key.path[1:]) for key in sorted(reached)]
+    # a connection goes without saying where its destination is named
+    names = ["/".join(key.path[1:]) for key in sorted(reached) if key.path[1] != "connections"]
     if not names:
         return "whatever the run would have made"
     shown = ", ".join(names[:_MOST_NAMES])
