@@ -16,12 +16,12 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
-import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from personas_dagster.engines import DuckDBEngine
 from personas_dagster.events.resolved import append_resolved
 from personas_dagster.identity import views
 from personas_dagster.lake import DeltaLake
-from personas_dagster.query import evaluate, plan
+from personas_dagster.query import Plan, evaluate, plan, typed_columns
 from personas_dagster.traits.world import prepare_values, prepare_world
 
 AS_OF = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
@@ -92,6 +92,7 @@ def make(folder: Path, count: int, *, parts: int = 12) -> None:
     (folder / "arrival").mkdir(parents=True)
     (folder / "sorted").mkdir()
     part = folder / "part.parquet"
+    typed = typed_columns(tuple(shop.definitions()))
     for index in range(parts):
         start, stop = count * index // parts, count * (index + 1) // parts
         writer = None
@@ -104,7 +105,7 @@ def make(folder: Path, count: int, *, parts: int = 12) -> None:
         with engine.session(lake) as session:
             session.run(f"CREATE TEMP VIEW generated AS FROM read_parquet('{part}')")
             session.run(_RESOLVED)
-            append_resolved(session, lake, load_id=index + 1)
+            append_resolved(session, lake, load_id=index + 1, columns=typed)
             arrival = folder / "arrival" / f"{index:02}.parquet"
             session.run(f"COPY ({_ARRIVAL.format(typed=_TYPED)}) TO '{arrival}' "
                         "(FORMAT parquet, COMPRESSION zstd)")  # fmt: skip
@@ -124,7 +125,7 @@ def run(way: str, folder: Path, *, details: bool = False) -> dict[str, Any]:
         views.prepare(session)
         if way == "ours":
             prepare_values(session, defined=())
-            prepare_world(session)
+            layers = prepare_world(session, typed=typed_columns(tuple(shop.definitions())))
         else:
             session.run("CREATE TEMP TABLE profiles AS SELECT profile_id FROM graph_profiles")
             files = folder / ("arrival" if way == "one_by_one" else "sorted") / "*.parquet"
@@ -138,17 +139,16 @@ def run(way: str, folder: Path, *, details: bool = False) -> dict[str, Any]:
 
         begun, used = time.perf_counter(), time.process_time()
         if way == "ours":
-            made = step("compile", lambda: plan(shop.definitions(), as_of=AS_OF))
+            made = step("compile", lambda: plan(shop.definitions(), as_of=AS_OF, layers=layers))
             if details:
                 for name, query in made.statements:
-                    from personas_dagster.query.plan import _create
-                    step(name, lambda q=_create(name, query): session.run(q))
+                    step(name, partial(evaluate, session, Plan(((name, query),))))
             else:
                 step("evaluate", lambda: evaluate(session, made))
         else:
             for statement in getattr(shop, way)():
                 name = statement.split()[5]
-                step(name, lambda s=statement: session.run(s))
+                step(name, partial(session.run, statement))
         seconds, processor = time.perf_counter() - begun, time.process_time() - used
     return {
         "way": way,

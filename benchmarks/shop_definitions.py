@@ -160,9 +160,7 @@ def _funnels() -> Iterator[Audience]:
         parent, child = pairs[index % 5]
         same = index >= 5
         days, near = (7, 30, 14, 60, 30)[index % 5], (1, 2, 1, 3, 7)[index % 5]
-        where = (
-            ".where(property('product_id') = property(parent: 'product_id'))" if same else ""
-        )
+        where = ".where(property('product_id') = property(parent: 'product_id'))" if same else ""
         yield Audience(
             f"f{index}",
             f"event('{parent}').where(NOT event('{child}'){where}"
@@ -206,9 +204,7 @@ def one_by_one() -> list[str]:
             joined = "profiles p " + " ".join(
                 f"LEFT JOIN {key} ON {key}.profile_id = p.profile_id" for key in tables
             )
-            found.append(
-                out(audience.key, f"SELECT p.profile_id FROM {joined} WHERE {condition}")
-            )
+            found.append(out(audience.key, f"SELECT p.profile_id FROM {joined} WHERE {condition}"))
         elif audience.funnel:
             found.append(out(audience.key, _exists(audience.funnel)))
         else:

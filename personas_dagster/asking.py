@@ -18,7 +18,17 @@ import pyarrow.csv
 
 from personas_dagster.errors import PersonasError, QueryError
 from personas_dagster.interfaces import Session
-from personas_dagster.query import Definition, check, evaluate, parse, plan, unparse
+from personas_dagster.query import (
+    Definition,
+    Layer,
+    check,
+    evaluate,
+    parse,
+    plan,
+    typed_columns,
+    unparse,
+)
+from personas_dagster.query.compile_events import MESSAGES
 from personas_dagster.refresh import dated_definitions
 from personas_dagster.spaces import Space
 from personas_dagster.traits.custom import custom_values, show_custom_values
@@ -73,11 +83,18 @@ def ask(
     return found
 
 
-def _plan(space: Space, asked: Sequence[Asked], as_of: dt.datetime) -> Any:
+def _plan(
+    space: Space, asked: Sequence[Asked], as_of: dt.datetime, layers: Sequence[Layer] = MESSAGES
+) -> Any:
+    definitions = _definitions(space, asked, as_of)
+    return plan(definitions, as_of=as_of, audiences=space.audience_keys, layers=layers)
+
+
+def _definitions(space: Space, asked: Sequence[Asked], as_of: dt.datetime) -> list[Definition]:
     definitions = [one.definition for one in asked]
     if _is_past(space, as_of):
         definitions += _referenced(space, definitions)
-    return plan(definitions, as_of=as_of, audiences=space.audience_keys)
+    return definitions
 
 
 def _is_past(space: Space, as_of: dt.datetime) -> bool:
@@ -132,8 +149,9 @@ def answers(space: Space, asked: Sequence[Asked], *, as_of: dt.datetime) -> Iter
         if _is_past(space, as_of):
             custom_values(session, as_of=as_of, promote=space.promotions)
             show_custom_values(session)
-        prepare_world(session, as_of=as_of)
-        evaluate(session, _plan(space, asked, as_of))
+        typed = typed_columns(tuple(_definitions(space, asked, as_of)))
+        layers = prepare_world(session, as_of=as_of, typed=typed)
+        evaluate(session, _plan(space, asked, as_of, layers))
         yield session
 
 

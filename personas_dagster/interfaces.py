@@ -39,6 +39,9 @@ class Lake(Protocol):
     def files(self, name: str) -> list[str]:
         """The data files of the table as it stands (empty when it was never written)."""
 
+    def derived(self, name: str) -> list[str]:
+        """The names of the columns that writers added to those of the table."""
+
     def versions(self) -> dict[str, int]:
         """Each written table's version: together, a snapshot."""
 
@@ -54,6 +57,11 @@ class Session(Protocol):
 
     def view(self, name: str, table: str | None = None) -> None:
         """Make the lake's `table` (default: the same name) readable as `name`."""
+
+    def layers(self, table: str, columns: Collection[str]) -> list[tuple[str, frozenset[str]]]:
+        """Make the lake's `table` readable as views that together hold its rows: each with the
+        table's columns and those derived `columns` that are filled in its files.
+        """
 
     def register(self, name: str, data: Data) -> None:
         """Make Arrow data readable as `name`."""

@@ -19,12 +19,13 @@ import stamina
 
 from personas_dagster.errors import Busy, PersonasError
 from personas_dagster.events import LoadReport, RebuildReport, load, rebuild
+from personas_dagster.events.resolved import compact, fill
 from personas_dagster.identity import loads as identity_loads
 from personas_dagster.identity import rebuilding, views
 from personas_dagster.identity.guard import Verdict
 from personas_dagster.identity.propose import Proposal
 from personas_dagster.lake.tables import TABLES
-from personas_dagster.query import Definition
+from personas_dagster.query import Definition, typed_columns
 from personas_dagster.spaces import Space
 from personas_dagster.state.registry import created, register
 from personas_dagster.state.schema import refreshes
@@ -33,6 +34,7 @@ from personas_dagster.traits.custom import refresh_custom_traits
 
 _PATIENCE = 600.0  # seconds that an intake waits for another one
 _GRAPH = ("identifiers", "merges", "account_links")
+_FILLED_BY_A_REFRESH = 2_000_000  # messages
 _LOGS = ("custom_traits", "computed_traits", "sql_traits", "audience_changes")
 
 
@@ -172,7 +174,28 @@ def apply(space: Space, *, now: dt.datetime) -> identity_loads.Applied | None:
 
 def settle(space: Space) -> int:
     """Write the messages of the load that was applied to `events`."""
-    return identity_loads.settle_load(space.lake, space.engine, space.state)
+    return identity_loads.settle_load(
+        space.lake, space.engine, space.state, columns=typed_columns(space.definitions)
+    )
+
+
+@dataclass(frozen=True)
+class Tended:
+    """The months of `events` that were rewritten: crowded ones, and those that lacked columns."""
+
+    compacted: Sequence[str]
+    filled: Sequence[str]
+
+
+def tend(space: Space, *, at_most: int | None = _FILLED_BY_A_REFRESH) -> Tended:
+    """Compact crowded months of `events`, and fill typed columns that definitions read.
+
+    At most so many messages are rewritten to fill columns (None: all that lack some).
+    """
+    columns = typed_columns(space.definitions)
+    with space.engine.session(space.lake) as session:
+        compacted = compact(session, space.lake, columns)
+        return Tended(compacted, fill(session, space.lake, columns, at_most=at_most))
 
 
 def custom_traits(space: Space, refresh: Refresh) -> dict[str, int]:

@@ -9,7 +9,6 @@ from personas_dagster import refresh
 from personas_dagster.assets import arrived
 from personas_dagster.assets import metadata as show
 from personas_dagster.assets.keys import Names, declared_at, owners
-from personas_dagster.events.resolved import compact
 from personas_dagster.resources import SpaceResource
 from personas_dagster.spaces import Space
 
@@ -124,14 +123,15 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
     def events(context: dg.AssetExecutionContext, space: SpaceResource) -> Any:
         held = space.hold(context)
         written = refresh.settle(held)
+        tended = refresh.tend(held)
         with held.engine.session(held.lake) as session:
-            compacted = compact(session, held.lake)
             session.view("events")
             metadata = {
                 "dagster/row_count": session.fetch(_ALL).column(0)[0].as_py(),
                 "new_messages": written,
                 "size": show.size(held.lake.bytes("events")),
-                "months_compacted": len(compacted),
+                "months_compacted": len(tended.compacted),
+                "months_with_columns_filled": len(tended.filled),
             }
             if written:
                 named = {row["event"]: row["n"] for row in session.fetch(_BY_EVENT).to_pylist()}

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from personas_dagster import __version__
-from personas_dagster.cli import access, ask, data, deliveries, place, serve
+from personas_dagster.cli import access, ask, data, deliveries, place, serve, upkeep
 from personas_dagster.errors import DefinitionError, PersonasError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ deliveries.add_to(app)
 ask.add_to(app)
 serve.add_to(app)
 access.add_to(app)
+upkeep.add_to(app)
 
 
 @app.callback(invoke_without_command=True)

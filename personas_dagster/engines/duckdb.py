@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,9 +17,16 @@ import pyarrow as pa
 from sqlglot import exp
 
 from personas_dagster.interfaces import Data, Lake
-from personas_dagster.lake.tables import TABLES
+from personas_dagster.lake.tables import TABLES, Table
+from personas_dagster.query.typed import MARK, PREFIX, mark
 
 _BATCH_ROWS = 122_880
+_FOOTERS = f"""
+SELECT file_name, path_in_schema, stats_min_value, stats_max_value FROM parquet_metadata($1)
+WHERE starts_with(path_in_schema, '{PREFIX}')
+"""
+_NONE: frozenset[str] = frozenset()
+_HELD: dict[str, frozenset[str]] = {}
 
 
 class DuckDBEngine:
@@ -67,14 +74,43 @@ class DuckDBSession:
         if not files:
             self.register(name, spec.schema.empty_table())
             return
+        self._view(name, spec, files)
+
+    def _view(self, name: str, spec: Table, files: list[str], more: Iterable[str] = ()) -> None:
         relation = self.connection.read_parquet(
             files,
             union_by_name=True,
             hive_partitioning=bool(spec.partition_by),
         )
-        relation.select(
-            *[duckdb.ColumnExpression(field.name) for field in spec.schema]
-        ).create_view(name, replace=True)
+        columns = [*spec.schema.names, *sorted(more)]
+        relation.select(*map(duckdb.ColumnExpression, columns)).create_view(name, replace=True)
+
+    def layers(self, table: str, columns: Collection[str]) -> list[tuple[str, frozenset[str]]]:
+        spec, wanted = TABLES[table], frozenset(columns)
+        groups: dict[frozenset[str], list[str]] = {}
+        for file, held in self._held(self._lake.files(table)).items():
+            groups.setdefault(held & wanted, []).append(file)
+        found = []
+        for number, held in enumerate(sorted(groups, key=sorted), 1):
+            name = f"{table}_{number}"
+            self._view(name, spec, groups[held], held)
+            found.append((name, held))
+        return found
+
+    def _held(self, files: list[str]) -> dict[str, frozenset[str]]:
+        """Which derived columns are filled in each file. Files do not change: each is read once."""
+        new = [file for file in files if file not in _HELD]
+        if new:
+            columns: dict[str, dict[str, list[tuple[str | None, str | None]]]] = {}
+            for file, name, low, high in self.connection.execute(_FOOTERS, [new]).fetchall():
+                columns.setdefault(file, {}).setdefault(name, []).append((low, high))
+            for file in new:
+                there = columns.get(file, {})
+                names = frozenset(name for name in there if name != MARK)
+                wanted = str(mark(names))
+                marks = there.get(MARK, [(None, None)])
+                _HELD[file] = names if all(one == (wanted, wanted) for one in marks) else _NONE
+        return {file: _HELD[file] for file in files}
 
     def register(self, name: str, data: Data) -> None:
         self.connection.register(name, data)

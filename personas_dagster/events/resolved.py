@@ -1,34 +1,49 @@
 """`events`: messages resolved to profiles, in the sorted layout that the compute reads.
 
 Each load appends one file a month, sorted by event, profile and time; a month that has gathered
-many files is rewritten as one.
+many files is rewritten as one. Properties that definitions read are kept as typed columns too
+(`query/typed.py`): a load fills them, and months from before are filled when they are rewritten.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Sequence
+
+from sqlglot import exp
 
 from personas_dagster.interfaces import Lake, Session
+from personas_dagster.query import sql, typed
+from personas_dagster.query.typed import Typed
 
 _MANY_FILES = 12
 
 _RESOLVED = """
+CREATE OR REPLACE TEMP VIEW resolved_rows AS
 SELECT event, profile_id, timestamp, received_at, message_id, type, account_id, source_id,
-       properties, traits, context, $1::BIGINT AS load_id, strftime(timestamp, '%Y-%m') AS month
+       properties, traits, context, {load_id:d}::BIGINT AS load_id,
+       strftime(timestamp, '%Y-%m') AS month
 FROM resolved_messages
-ORDER BY month, event, profile_id, timestamp, message_id
 """
-_MONTH = """
-SELECT * FROM events WHERE month = $1 ORDER BY event, profile_id, timestamp, message_id
-"""
+_ORDER = ("event", "profile_id", "timestamp", "message_id")
 
 
-def append_resolved(session: Session, lake: Lake, *, load_id: int, once: bool = True) -> int:
+def append_resolved(
+    session: Session,
+    lake: Lake,
+    *,
+    load_id: int,
+    columns: Collection[Typed] = (),
+    once: bool = True,
+) -> int:
     """Append the session's `resolved_messages` (identity/assignment.py), once per load id.
 
-    With `once=False` also those of a load that was written before: when all is written anew.
+    `columns` are the typed columns that definitions read. With `once=False` also those of a load
+    that was written before: when all is written anew.
     """
-    reader = session.stream(_RESOLVED, [load_id])
+    session.run(_RESOLVED.format(load_id=load_id))
+    query = typed.filled(_columns(lake, columns), "resolved_rows")
+    reader = session.stream(_sorted(query, "month", *_ORDER))
     return lake.append("events", reader, once=("identity", load_id) if once else None)
 
 
@@ -38,11 +53,66 @@ def crowded_months(lake: Lake) -> list[str]:
     return sorted(month for month, files in months.items() if files >= _MANY_FILES)
 
 
-def compact(session: Session, lake: Lake) -> list[str]:
+def compact(session: Session, lake: Lake, columns: Collection[Typed] = ()) -> list[str]:
     """Rewrite each crowded month as one sorted file; returns the months. No row changes."""
     months = crowded_months(lake)
     for month in months:
-        session.view("events")
-        reader = session.stream(_MONTH, [month])
-        lake.replace("events", reader, where=f"month = '{month}'")
+        _rewrite(session, lake, month, columns)
     return months
+
+
+def unfilled(session: Session, columns: Collection[Typed]) -> dict[str, int]:
+    """The months that lack some of these typed columns, and how many messages they hold."""
+    names = {one.name for one in columns}
+    found: Counter[str] = Counter()
+    lacking: set[str] = set()
+    for layer, held in session.layers("events", names):
+        query = f"SELECT month, count(*) AS n FROM {layer} GROUP BY month"
+        counts = {row["month"]: row["n"] for row in session.fetch(query).to_pylist()}
+        found.update(counts)
+        if held < names:
+            lacking.update(counts)
+    return {month: found[month] for month in sorted(lacking, reverse=True)}
+
+
+def fill(
+    session: Session, lake: Lake, columns: Collection[Typed], *, at_most: int | None = None
+) -> list[str]:
+    """Fill typed columns of earlier months from their JSON, the newest first; returns the months.
+
+    `at_most` messages are rewritten, so that a refresh does only so much of it.
+    """
+    done: list[str] = []
+    for month, messages in unfilled(session, columns).items():
+        if at_most is not None:
+            if messages > at_most:
+                continue
+            at_most -= messages
+        _rewrite(session, lake, month, columns)
+        done.append(month)
+    return done
+
+
+def _rewrite(session: Session, lake: Lake, month: str, columns: Collection[Typed]) -> None:
+    wanted = _columns(lake, columns)
+    parts = []
+    for layer, held in session.layers("events", [one.name for one in wanted]):
+        part = typed.filled(wanted, layer, held)
+        part.set("where", exp.Where(this=sql.compare("=", sql.column("month"), sql.text(month))))
+        parts.append(part)
+    union: exp.Expr = parts[0]
+    for part in parts[1:]:
+        union = exp.Union(this=union, expression=part, distinct=False)
+    rows = sql.select([sql.everything()], sql.subquery(union, "layers"))
+    lake.replace("events", session.stream(_sorted(rows, *_ORDER)), where=f"month = '{month}'")
+
+
+def _columns(lake: Lake, wanted: Collection[Typed]) -> Sequence[Typed]:
+    """Those that are wanted and those that the table has: each file that is written has all."""
+    there = [typed.named(name) for name in lake.derived("events")]
+    return sorted({*wanted, *(one for one in there if one)})
+
+
+def _sorted(query: exp.Select, *names: str) -> exp.Select:
+    query.set("order", sql.ordered([sql.column(name) for name in names]))
+    return query

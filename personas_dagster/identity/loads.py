@@ -13,7 +13,7 @@ messages are taken up again, with what came since.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.identity.views import prepare
 from personas_dagster.interfaces import Engine, Lake, Session
 from personas_dagster.lake.tables import TABLES
+from personas_dagster.query import Typed
 from personas_dagster.state import State
 from personas_dagster.state.schema import identity_loads, loads
 
@@ -138,8 +139,13 @@ def apply_load(lake: Lake, engine: Engine, state: State, *, now: dt.datetime) ->
     return _apply(lake, engine, state, row, now=now)
 
 
-def settle_load(lake: Lake, engine: Engine, state: State) -> int:
-    """Write the applied load's messages to `events`; returns how many. 0 when none waits."""
+def settle_load(
+    lake: Lake, engine: Engine, state: State, *, columns: Collection[Typed] = ()
+) -> int:
+    """Write the applied load's messages to `events`; returns how many. 0 when none waits.
+
+    `columns` are the properties that are kept as typed columns.
+    """
     row = _one(state, identity_loads.c.status == "applied")
     if row is None:
         return 0
@@ -148,7 +154,7 @@ def settle_load(lake: Lake, engine: Engine, state: State) -> int:
         resolve_messages(
             session, rules, after_load=row["after_load"], through_load=row["through_load"]
         )
-        written = append_resolved(session, lake, load_id=row["load_id"])
+        written = append_resolved(session, lake, load_id=row["load_id"], columns=columns)
     _update(state, row["load_id"], status="settled")
     return written
 

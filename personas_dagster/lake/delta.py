@@ -12,7 +12,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from personas_dagster.errors import LakeUnavailable
 from personas_dagster.interfaces import Data
-from personas_dagster.lake.tables import TABLES
+from personas_dagster.lake.tables import TABLES, Table
 
 _WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=122_880)
 
@@ -92,7 +92,7 @@ class DeltaLake:
                 if isinstance(data, pa.RecordBatchReader):
                     data.close()  # unread, it would keep its session busy
                 return 0
-        counter = _Counter(data, spec.schema)
+        counter = _Counter(data, _schema(spec, data.schema))
         properties = CommitProperties(
             app_transactions=[Transaction(once[0], once[1])] if once else None
         )
@@ -103,6 +103,8 @@ class DeltaLake:
             "writer_properties": _WRITER,
             "commit_properties": properties,
         }
+        if spec.derived is not None:
+            options["schema_mode"] = "merge"
         if mode == "overwrite" and table is not None and where is not None:
             options["predicate"] = where
         try:
@@ -114,6 +116,13 @@ class DeltaLake:
     def files(self, name: str) -> list[str]:
         table = self._open(name)
         return [] if table is None else [_local(uri) for uri in table.file_uris()]
+
+    def derived(self, name: str) -> list[str]:
+        """The names of the columns that writers added to those of the table."""
+        table, prefix = self._open(name), TABLES[name].derived
+        if table is None or prefix is None:
+            return []
+        return [field.name for field in table.schema().fields if field.name.startswith(prefix)]
 
     def version(self, name: str) -> int | None:
         """The version of one table, None when it was never written."""
@@ -158,6 +167,14 @@ class _Counter:
 
     def reader(self) -> pa.RecordBatchReader:
         return pa.RecordBatchReader.from_batches(self._schema, self._batches())
+
+
+def _schema(spec: Table, given: pa.Schema) -> pa.Schema:
+    """The table's columns, and those of the data that the table allows beside them."""
+    derived = [
+        field for field in given if spec.derived is not None and field.name.startswith(spec.derived)
+    ]
+    return pa.schema([*spec.schema, *derived])
 
 
 def _local(uri: str) -> str:

@@ -15,13 +15,18 @@ JSON = pa.string()
 
 @dataclass(frozen=True)
 class Table:
-    """One table: `bookkeeping` columns say who wrote a row and when, and stay out of digests."""
+    """One table: `bookkeeping` columns say who wrote a row and when, and stay out of digests.
+
+    `derived` begins the names of further columns that a writer may add: what they say follows
+    from the others.
+    """
 
     name: str
     schema: pa.Schema
     partition_by: tuple[str, ...] = ()
     bookkeeping: tuple[str, ...] = ()
     description: str = ""
+    derived: str | None = None
 
 
 def _table(
@@ -31,9 +36,10 @@ def _table(
     *,
     partition_by: tuple[str, ...] = (),
     bookkeeping: tuple[str, ...] = (),
+    derived: str | None = None,
 ) -> Table:
     schema = pa.schema([pa.field(key, kind) for key, kind in columns.items()])
-    return Table(name, schema, partition_by, bookkeeping, description)
+    return Table(name, schema, partition_by, bookkeeping, description, derived)
 
 
 _MESSAGE: dict[str, pa.DataType] = {
@@ -184,6 +190,7 @@ _ALL = [
         },
         partition_by=("month",),
         bookkeeping=("load_id",),
+        derived="typed_",
     ),
     *(
         _table(name, "Identity graph.", columns, bookkeeping=("load_id",))

@@ -7,22 +7,27 @@ does not: where messages and profiles come from (the caller makes them readable 
 """
 
 from personas_dagster.query.checker import Checked, check
+from personas_dagster.query.compile_events import Layer
 from personas_dagster.query.definition import Definition
 from personas_dagster.query.parser import parse
-from personas_dagster.query.plan import Plan, evaluate, plan
+from personas_dagster.query.plan import Plan, evaluate, plan, typed_columns
 from personas_dagster.query.printer import unparse
 from personas_dagster.query.references import order
 from personas_dagster.query.tree import Query
+from personas_dagster.query.typed import Typed
 
 __all__ = [
     "Checked",
     "Definition",
+    "Layer",
     "Plan",
     "Query",
+    "Typed",
     "check",
     "evaluate",
     "order",
     "parse",
     "plan",
+    "typed_columns",
     "unparse",
 ]

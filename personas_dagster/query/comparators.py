@@ -74,10 +74,12 @@ def _equal(left: Value, right: Value) -> exp.Expr:
     """By number where both are numbers, else by text. NULL where either is absent."""
     if isinstance(left, Constant) and not isinstance(right, Constant):
         left, right = right, left
-    left_number, right_number = left.number(), right.number()
+    right_number = right.number()
+    if isinstance(right, Constant) and right_number is None:
+        return sql.compare("=", left.text(), right.text())
+    left_number = left.number()
     if isinstance(right, Constant):
-        if right_number is None:
-            return sql.compare("=", left.text(), right.text())
+        assert right_number is not None
         return sql.FALSE() if left_number is None else sql.compare("=", left_number, right_number)
     if left_number is None or right_number is None:
         return sql.compare("=", left.text(), right.text())

@@ -7,18 +7,27 @@ get columns; at the end it knows which to make.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
 
 from sqlglot import exp
 
-from personas_dagster.query import paths, sql
-from personas_dagster.query.tree import Field, segments
-from personas_dagster.query.values import Value, canonical, number_of, text_of
+from personas_dagster.query import sql, typed
+from personas_dagster.query.tree import Field
+from personas_dagster.query.typed import Typed, View
+from personas_dagster.query.values import Value
 
-View = Literal["json", "text", "number", "items"]
-_JSON_COLUMN = {"property": "properties", "context": "context"}
+
+@dataclass(frozen=True)
+class Layer:
+    """Messages in one relation, and the typed columns that it holds."""
+
+    relation: str = "messages"
+    held: frozenset[str] = frozenset()
+
+
+MESSAGES = (Layer(),)
 
 
 @dataclass
@@ -28,13 +37,13 @@ class EventColumns:
     event: str
     table: str
     as_of: datetime
-    views: dict[tuple[str, str, View], str] = field(default_factory=dict)
+    views: dict[Typed, str] = field(default_factory=dict)
     plain: set[str] = field(default_factory=set)
     after: list[datetime | None] = field(default_factory=list)
 
     def view(self, one: Field, view: View, alias: str) -> exp.Expr:
         """A column of this view, in a relation called `alias`."""
-        wanted = (one.kind, one.path, view)
+        wanted = Typed(one.kind, one.path, view)
         name = self.views.setdefault(wanted, f"{view[0]}{len(self.views)}")
         return sql.column(name, alias)
 
@@ -70,40 +79,60 @@ class _FieldValue:
         return sql.is_not_null(self.json())
 
 
-def select_rows(columns: EventColumns) -> exp.Select:
-    """The SELECT over `messages`.
+def select_rows(columns: EventColumns, layers: Sequence[Layer] = MESSAGES) -> exp.Select:
+    """The SELECT over the messages of all layers.
 
     >>> from datetime import timezone
     >>> columns = EventColumns("X", "rows_x", datetime(2024, 1, 1, tzinfo=timezone.utc))
     >>> _ = columns.view(Field("property", "a.b"), "number", "r")
     >>> print(select_rows(columns).sql("duckdb")[:70])
     SELECT profile_id, CASE WHEN LEFT(j0, 1) <> '"' THEN TRY_CAST(j0 AS DO
+    >>> held = Layer("messages_1", frozenset({"typed_property_number_a%2eb"}))
+    >>> print(select_rows(columns, [held]).sql("duckdb")[:64])
+    SELECT profile_id, "typed_property_number_a%2eb" AS n0 FROM mess
     """
+    parts = [_of_layer(columns, layer) for layer in layers]
+    union: exp.Expr = parts[0]
+    for part in parts[1:]:
+        union = exp.Union(this=union, expression=part, distinct=False)
+    if isinstance(union, exp.Select):
+        return union
+    return sql.select([sql.everything()], sql.subquery(union, "layers"))
+
+
+def _of_layer(columns: EventColumns, layer: Layer) -> exp.Select:
+    """Columns that the layer holds as they are, the others out of its JSON, each parsed once."""
+    kept = [sql.column(name) for name in ("profile_id", *sorted(columns.plain))]
+    held = {one for one in columns.views if one.name in layer.held}
+    missing = [one for one in columns.views if one not in held]
+    messages, where = sql.table(layer.relation), _wanted(columns)
+    if not missing:
+        views = [sql.named(sql.column(one.name), name) for one, name in columns.views.items()]
+        return sql.select([*kept, *views], messages, where=where)
+    kept += [sql.column(one.name) for one in columns.views if one in held]
+    found = sql.select([*kept, *typed.parsed(missing)], messages, where=where)
     documents: dict[tuple[str, str], str] = {}
-    for kind, path, _ in columns.views:
-        documents.setdefault((kind, path), f"j{len(documents)}")
-    kept = ["profile_id", *sorted(columns.plain)]
-    raw = sql.select(
-        [
-            *(sql.column(name) for name in kept),
-            *(
-                sql.named(_document(columns, kind, path), name)
-                for (kind, path), name in documents.items()
-            ),
-        ],
-        _messages(columns),
-    )
-    views = [
-        sql.named(_view(sql.column(documents[kind, path]), path, view), name)
-        for (kind, path, view), name in columns.views.items()
+    for one in missing:
+        documents.setdefault((one.kind, one.path), f"j{len(documents)}")
+    texts = [
+        sql.named(typed.document(kind, path, missing), name)
+        for (kind, path), name in documents.items()
     ]
-    if not views:
-        return raw
-    return sql.select([*(sql.column(name) for name in kept), *views], sql.subquery(raw, "raw"))
+    raw = sql.select([*kept, *texts], sql.subquery(found, "found"))
+    views = [
+        sql.named(
+            sql.column(one.name)
+            if one in held
+            else typed.read(sql.column(documents[one.kind, one.path]), one),
+            name,
+        )
+        for one, name in columns.views.items()
+    ]
+    return sql.select([*kept[: len(kept) - len(held)], *views], sql.subquery(raw, "raw"))
 
 
-def _messages(columns: EventColumns) -> exp.Expr:
-    """The event's messages, each JSON column parsed once."""
+def _wanted(columns: EventColumns) -> exp.Expr:
+    """The event's messages up to `as_of`, not older than every stream's window."""
     stamp = sql.column("timestamp")
     conditions = [
         sql.compare("=", sql.column("event"), sql.text(columns.event)),
@@ -112,62 +141,4 @@ def _messages(columns: EventColumns) -> exp.Expr:
     starts = [after for after in columns.after if after is not None]
     if starts and len(starts) == len(columns.after):
         conditions.append(sql.compare(">", stamp.copy(), sql.instant(min(starts))))
-    names = ["profile_id", *sorted(columns.plain)]
-    parsed = [
-        sql.named(
-            sql.call(
-                "json_extract",
-                sql.column(_JSON_COLUMN[kind]),
-                sql.array(sql.text(path) for path in found),
-            ),
-            f"{kind}_values",
-        )
-        for kind, found in _paths(columns).items()
-    ]
-    query = sql.select(
-        [*(sql.column(name) for name in names), *parsed],
-        sql.table("messages"),
-        where=sql.all_of(conditions),
-    )
-    return sql.subquery(query, "found")
-
-
-def _paths(columns: EventColumns) -> dict[str, list[str]]:
-    found: dict[str, dict[str, None]] = {}
-    for kind, path, _ in columns.views:
-        found.setdefault(kind, {})[_json_path(path)] = None
-    return {kind: list(each) for kind, each in found.items()}
-
-
-def _json_path(path: str) -> str:
-    """Up to the first `$`."""
-    return paths.json_path(paths.split(segments(path))[0]) or "$"
-
-
-def _document(columns: EventColumns, kind: str, path: str) -> exp.Expr:
-    position = _paths(columns)[kind].index(_json_path(path)) + 1
-    return paths.as_text(
-        sql.call("list_extract", sql.column(f"{kind}_values"), sql.number(position))
-    )
-
-
-def _view(document: exp.Expr, path: str, view: View) -> exp.Expr:
-    match view:
-        case "json":
-            return canonical(document)
-        case "text":
-            return text_of(document)
-        case "number":
-            return number_of(document)
-        case "items":
-            return items_of(document, paths.split(segments(path))[1:])
-
-
-def items_of(document: exp.Expr, parts: list[tuple[str, ...]]) -> exp.Expr:
-    """The canonical values that a path with `$` reaches; NULL elements are absent values.
-
-    NULL where there is no array.
-    """
-    is_array = sql.compare("=", sql.call("left", document, sql.number(1)), sql.text("["))
-    found = paths.many(document.copy(), parts)
-    return sql.case((is_array, sql.each(found, "v", canonical(sql.column("v")))))
+    return sql.all_of(conditions)

@@ -7,19 +7,19 @@ audiences of a user's accounts), each keyed by profile, with one column per path
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlglot import exp
 
 from personas_dagster.query import paths, sql
 from personas_dagster.query.compile_conditions import Items
-from personas_dagster.query.compile_events import items_of
 from personas_dagster.query.definition import Definition
 from personas_dagster.query.paths import EACH
 from personas_dagster.query.references import Known, Scope, resolve
 from personas_dagster.query.sql import column
 from personas_dagster.query.tree import Trait, segments
-from personas_dagster.query.values import Json, Value, canonical
+from personas_dagster.query.typed import items_of
+from personas_dagster.query.values import Computed, Json, Value, canonical
 
 LINKS = "query_links"
 
@@ -32,6 +32,8 @@ class References:
     audiences: Collection[str]
     origins: dict[str, dict[str, str]] = field(default_factory=dict)
     depth: dict[tuple[Scope, str], int] = field(default_factory=dict)
+    # Traits of earlier levels: the table of their level, and their column there.
+    computed: dict[tuple[Scope, str], tuple[str, Computed]] = field(default_factory=dict)
 
     def level(self, scope: Scope, key: str) -> int:
         """The first level at which this trait can be read."""
@@ -39,6 +41,11 @@ class References:
         return self.depth[target.collection, target.key] + 1 if target else 0
 
     def value(self, scope: Scope, trait: Trait, used: dict[str, None]) -> Value | Items:
+        own = self.computed.get((scope, trait.path))
+        if own:
+            table, computed = own
+            used[table] = None
+            return replace(computed, item=computed.item.copy())
         columns: list[exp.Expr] = []
         for table in self._tables(scope, trait.key):
             names = self.origins.setdefault(table, {})
@@ -109,21 +116,23 @@ def stored_of_accounts(columns: dict[str, str]) -> exp.Select:
 
 
 def known(
-    columns: dict[str, str], level: str, values: dict[str, tuple[Definition, str]]
+    columns: dict[str, str], level: str, values: dict[str, tuple[Definition, Computed]]
 ) -> exp.Select:
     """What an earlier level computed, as JSON. `values`: key to definition and its column."""
     audiences = [key for key, (one, _) in values.items() if one.kind == "audience"]
     named = []
     for path, name in columns.items():
         definition, value = values[segments(path)[0]]
-        item: exp.Expr = column(value, "v")
+        item = value.json()
         if definition.kind == "audience":
-            item = _membership(item, column(f"f{audiences.index(definition.key)}", "f"))
+            item = _membership(
+                value.item.copy(), column(f"f{audiences.index(definition.key)}", "f")
+            )
         named.append(sql.named(walked(item, path), name))
-    former = [sql.join(sql.subquery(_former(audiences), "f"), _same_profile(), left=True)]
+    former = [sql.join(sql.subquery(_former(audiences), "f"), _same_profile(level), left=True)]
     return sql.select(
-        [column("profile_id", "v"), *named],
-        sql.table(level, "v"),
+        [column("profile_id", level), *named],
+        sql.table(level),
         joins=former if audiences else [],
     )
 
@@ -191,8 +200,8 @@ def _former(audiences: list[str]) -> exp.Select:
     )
 
 
-def _same_profile() -> exp.Expr:
-    return sql.compare("=", column("profile_id", "f"), column("profile_id", "v"))
+def _same_profile(level: str) -> exp.Expr:
+    return sql.compare("=", column("profile_id", "f"), column("profile_id", level))
 
 
 def _links(account: exp.Expr) -> exp.Join:

@@ -14,19 +14,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import lru_cache
 
 from sqlglot import exp
 
 from personas_dagster.interfaces import Session
 from personas_dagster.query import sql
+from personas_dagster.query.compile_events import MESSAGES, Layer
 from personas_dagster.query.definition import Definition
 from personas_dagster.query.planner import RESULTS, Planner
+from personas_dagster.query.typed import KEPT, Typed
 
 
 @dataclass(frozen=True)
 class Plan:
-    """SELECTs in order, each to be made a temporary table of its name; the last is `results`."""
+    """SELECTs in order, each to be made a temporary table of its name; the last, `results`, is
+    a view."""
 
     statements: tuple[tuple[str, exp.Select], ...]
 
@@ -39,27 +43,48 @@ class Plan:
 
 
 def plan(
-    definitions: Sequence[Definition], *, as_of: datetime, audiences: Collection[str] = ()
+    definitions: Sequence[Definition],
+    *,
+    as_of: datetime,
+    audiences: Collection[str] = (),
+    layers: Sequence[Layer] = MESSAGES,
 ) -> Plan:
     """One plan for all definitions: equal parts once, one scan per event name.
 
     `audiences` are the keys that are audiences without being among `definitions`: their state is
-    read from the stored traits.
+    read from the stored traits. `layers` are the relations that hold the messages.
     """
-    return Plan(tuple(Planner(definitions, as_of, audiences).statements()))
+    return Plan(tuple(Planner(definitions, as_of, audiences, layers).statements()))
+
+
+@lru_cache(maxsize=8)
+def typed_columns(definitions: tuple[Definition, ...]) -> tuple[Typed, ...]:
+    """The properties that definitions read, as columns that `events` can keep."""
+    planner = Planner(definitions, datetime(2000, 1, 1, tzinfo=UTC), ())
+    for _ in planner.statements():
+        pass
+    found = {one for event in planner.rows.events.values() for one in event.views}
+    return tuple(sorted(one for one in found if one.view in KEPT))
 
 
 def evaluate(session: Session, plan: Plan) -> None:
-    """Run a plan; leaves the table `results(key, kind, collection, profile_id, value)`."""
+    """Run a plan; leaves the view `results(key, kind, collection, profile_id, value)`.
+
+    The view reads the tables of values; each other table is dropped once nothing reads it.
+    """
+    made = {name for name, _ in plan.statements}
+    last: dict[str, str] = {}
+    for name, query in plan.statements:
+        last |= {one.name: name for one in query.find_all(exp.Table) if one.name in made}
     for name, query in plan.statements:
         session.run(_create(name, query))
-    for name, _ in plan.statements:
-        if name != RESULTS:
-            session.run(exp.Drop(tables=[sql.table(name)], kind="TABLE"))
+        for table in [table for table, at in last.items() if at == name != RESULTS]:
+            session.run(exp.Drop(tables=[sql.table(table)], kind="TABLE"))
 
 
 def _create(name: str, query: exp.Select) -> exp.Create:
     temporary = exp.Properties(expressions=[exp.TemporaryProperty()])
+    kind = "VIEW" if name == RESULTS else "TABLE"
     return exp.Create(
-        this=sql.table(name), kind="TABLE", replace=True, properties=temporary, expression=query
+        this=sql.table(name), kind=kind, replace=True, properties=temporary, expression=query
     )

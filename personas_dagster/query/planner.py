@@ -7,7 +7,7 @@ of all statements. What does not: how streams, references and conditions are com
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from sqlglot import exp
@@ -16,7 +16,7 @@ from personas_dagster.query import compile_references as refs
 from personas_dagster.query import sql
 from personas_dagster.query.checker import check
 from personas_dagster.query.compile_conditions import Items, Source, condition
-from personas_dagster.query.compile_events import select_rows
+from personas_dagster.query.compile_events import MESSAGES, Layer, select_rows
 from personas_dagster.query.compile_references import References
 from personas_dagster.query.compile_rows import EventRows
 from personas_dagster.query.compile_streams import Statement, Streams
@@ -34,7 +34,7 @@ from personas_dagster.query.tree import (
     Trait,
     children,
 )
-from personas_dagster.query.values import Constant, Value
+from personas_dagster.query.values import Computed, Constant, Json, Number, Text, Value
 
 RESULTS = "results"
 _SCOPES: tuple[Scope, ...] = ("users", "accounts")
@@ -45,9 +45,10 @@ class Planner:
     definitions: Sequence[Definition]
     as_of: datetime
     audiences: Collection[str]
+    layers: Sequence[Layer] = MESSAGES
     streams: Streams = field(init=False)
     queries: dict[tuple[Scope, str], Query] = field(init=False)
-    places: dict[tuple[Scope, str], tuple[str, str]] = field(default_factory=dict)
+    places: dict[tuple[Scope, str], tuple[str, Computed]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.as_of.tzinfo is None:
@@ -110,8 +111,11 @@ class Planner:
         name = f"query_level_{depth}_{scope}"
         for index, definition in enumerate(some):
             value = self._value(definition, used)
-            columns.append(sql.named(value, f"v{index}"))
-            self.places[scope, definition.key] = (name, f"v{index}")
+            columns.append(sql.named(value.item, f"v{index}"))
+            place = (name, replace(value, item=column(f"v{index}", name)))
+            self.places[scope, definition.key] = place
+            if definition.kind == "trait":
+                self.references.computed[scope, definition.key] = place
         query = sql.select(
             [column("profile_id", "p"), *columns],
             sql.table("profiles", "p"),
@@ -123,21 +127,25 @@ class Planner:
     def _state(self, name: str, query: exp.Select) -> None:
         self.streams.statements.append(Statement(name, query))
 
-    def _value(self, definition: Definition, used: dict[str, None]) -> exp.Expr:
+    def _value(self, definition: Definition, used: dict[str, None]) -> Computed:
+        """A trait's value in the kind it has (numbers stay numbers), an audience's as a boolean."""
         scope = definition.collection
         body = self.queries[scope, definition.key].body
         bounds = _bounds(definition, self.as_of)
         source = self._source(scope, bounds, used)
         if isinstance(body, Condition):
-            return sql.all_of([*_eligible(definition), condition(body, source)])
+            return Json(sql.all_of([*_eligible(definition), condition(body, source)]))
         value = Constant(body) if isinstance(body, Literal) else source.value(body)
-        assert not isinstance(value, Items)
+        if not isinstance(value, Json | Number | Text):
+            assert isinstance(value, Constant)
+            return Json(value.json())
         if not _is_count(body):
-            return value.json()
+            return _finite(value)
         assert isinstance(body, Reduction)
         happened = self.streams.value(seen(of_reduction(body, scope, bounds)), used).number()
         assert happened is not None
-        return sql.case((sql.compare(">", happened, sql.number(0)), value.json()))
+        happened = sql.compare(">", happened, sql.number(0))
+        return replace(value, item=sql.case((happened, value.item)))
 
     def _source(self, scope: Scope, bounds: Bounds, used: dict[str, None]) -> Source:
         def value(scalar: Scalar) -> Value | Items:
@@ -193,7 +201,7 @@ class Planner:
         for statement in self.streams.statements:
             for table in statement.events:
                 readers[table] = readers.get(table, 0) + 1
-        rows = {one.table: select_rows(one) for one in self.rows.events.values()}
+        rows = {one.table: select_rows(one, self.layers) for one in self.rows.events.values()}
         for table, query in rows.items():
             if readers.get(table, 0) > 1:
                 yield table, query
@@ -240,8 +248,7 @@ class Planner:
         )
 
     def _result(self, definition: Definition) -> exp.Select:
-        table, name = self.places[definition.collection, definition.key]
-        value = column(name)
+        table, value = self.places[definition.collection, definition.key]
         is_audience = definition.kind == "audience"
         return sql.select(
             [
@@ -249,10 +256,10 @@ class Planner:
                 sql.named(sql.text(definition.kind), "kind"),
                 sql.named(sql.text(definition.collection), "collection"),
                 column("profile_id"),
-                sql.named(sql.text("true") if is_audience else value, "value"),
+                sql.named(sql.text("true") if is_audience else value.json(), "value"),
             ],
             sql.table(table),
-            where=value.copy() if is_audience else sql.is_not_null(value.copy()),
+            where=value.item.copy() if is_audience else value.exists(),
         )
 
 
@@ -273,6 +280,14 @@ def _eligible(definition: Definition) -> list[exp.Expr]:
 def _is_count(body: Condition | Scalar) -> bool:
     """A trait that is 0 for those who did it once, and absent for those who never did."""
     return isinstance(body, Reduction) and body.name in ("count", "unique_count")
+
+
+def _finite(value: Computed) -> Computed:
+    """A number that a double cannot hold is absent."""
+    if not isinstance(value, Number) or value.whole:
+        return value
+    is_finite = sql.call("isfinite", value.item)
+    return replace(value, item=sql.case((is_finite, value.item.copy())))
 
 
 def _reductions(node: object, scope: Scope) -> Iterator[tuple[Scope, Reduction]]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from sqlglot import exp
 
@@ -102,6 +102,10 @@ class Text:
 
     def exists(self) -> exp.Expr:
         return sql.is_not_null(self.item.copy())
+
+
+# What a table can hold of a value: one column, and how it is read.
+Computed: TypeAlias = Json | Number | Text
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from personas_dagster.audiences.membership import Movement, record_members
 from personas_dagster.interfaces import Lake, Session
-from personas_dagster.query import Definition, evaluate, plan
+from personas_dagster.query import Definition, evaluate, plan, typed_columns
 from personas_dagster.traits.changes import record
 from personas_dagster.traits.world import prepare_world
 
@@ -81,8 +81,8 @@ def compute(
 
     The session must have the graph's relations and those of `prepare_values`.
     """
-    prepare_world(session)
-    evaluate(session, plan(definitions, as_of=as_of, audiences=audiences))
+    layers = prepare_world(session, typed=typed_columns(tuple(definitions)))
+    evaluate(session, plan(definitions, as_of=as_of, audiences=audiences, layers=layers))
     keys = [definition.key for definition in definitions if definition.kind == "trait"]
     session.register("evaluated_keys", pa.table({"key": pa.array(keys, pa.string())}))
     session.run(_NOW, [as_of])

@@ -9,11 +9,14 @@ source_id)`, current values only, and `members(audience, collection, profile_id,
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
+from sqlglot import exp
 
 from personas_dagster.interfaces import Session
+from personas_dagster.query import Layer, Typed
+from personas_dagster.query.compile_events import MESSAGES
 from personas_dagster.traits.changes import current
 
 _MEMBERS = """
@@ -48,10 +51,10 @@ SELECT 'sql_trait', collection, profile_id, key, value, updated_at, source_id
 FROM current_sql_traits
 """
 _MESSAGES = """
-CREATE OR REPLACE TEMP VIEW messages AS
+CREATE OR REPLACE TEMP VIEW {name} AS
 SELECT e.event, coalesce(m.parent_id, e.profile_id) AS profile_id, e.timestamp, e.received_at,
-       e.message_id, e.source_id, e.properties, e.context
-FROM events e LEFT JOIN graph_parents m ON m.child_id = e.profile_id
+       e.message_id, e.source_id, e.properties, e.context{typed}
+FROM {table} e LEFT JOIN graph_parents m ON m.child_id = e.profile_id
 WHERE e.profile_id IS NOT NULL
 """
 _PROFILES = """
@@ -88,15 +91,35 @@ def prepare_values(session: Session, *, defined: Collection[str]) -> None:
     session.run(_MEMBERS)
 
 
-def prepare_world(session: Session, *, as_of: dt.datetime | None = None) -> None:
+def prepare_world(
+    session: Session, *, as_of: dt.datetime | None = None, typed: Collection[Typed] = ()
+) -> Sequence[Layer]:
     """The relations of `query.evaluate`, on top of `prepare_values`.
 
-    `as_of`: who had ever been in an audience by then.
+    `as_of`: who had ever been in an audience by then. Returns the layers that a plan reads
+    messages from: relations that hold those of the columns in `typed` that are filled.
     """
     session.view("events")
     session.view("audience_changes")
-    session.run(_MESSAGES)
+    session.run(_MESSAGES.format(name="messages", table="events", typed=""))
     session.run(_PROFILES)
     session.run("CREATE OR REPLACE TEMP VIEW account_links AS SELECT * FROM graph_links")
     session.run(_FORMER, [as_of])
     session.run(_TRAITS)
+    return message_layers(session, typed)
+
+
+def message_layers(session: Session, typed: Collection[Typed]) -> Sequence[Layer]:
+    """`messages_1`, `messages_2`, ...: together `messages`, each with typed columns of its own."""
+    layers = []
+    for number, (table, held) in enumerate(
+        session.layers("events", [one.name for one in typed]), 1
+    ):
+        columns = "".join(f", e.{_quoted(name)}" for name in sorted(held))
+        session.run(_MESSAGES.format(name=f"messages_{number}", table=table, typed=columns))
+        layers.append(Layer(f"messages_{number}", held))
+    return layers or MESSAGES
+
+
+def _quoted(name: str) -> str:
+    return exp.to_identifier(name, quoted=True).sql(dialect="duckdb")

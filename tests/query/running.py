@@ -6,13 +6,16 @@ import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from random import Random
 from typing import Any, cast
 
 import pyarrow as pa
 
 from personas_dagster.engines.duckdb import DuckDBEngine, DuckDBSession
 from personas_dagster.interfaces import Lake
-from personas_dagster.query import Definition, evaluate, parse, plan
+from personas_dagster.query import Definition, Layer, evaluate, parse, plan, typed_columns
+from personas_dagster.query.compile_events import MESSAGES
+from personas_dagster.query.typed import filled
 from tests.query.oracle import World
 
 _INSTANT = pa.timestamp("us", tz="UTC")
@@ -51,12 +54,17 @@ def results(
     definitions: Sequence[Definition],
     as_of: datetime,
     audiences: Collection[str] = (),
+    chance: Random | None = None,
 ) -> dict[tuple[str, str, str], str]:
-    """(collection, key, profile) to JSON text."""
+    """(collection, key, profile) to JSON text.
+
+    With `chance`, messages lie in several layers, each with typed columns of its own.
+    """
     for name, rows in _relations(world).items():
         schema = pa.schema(list(_SCHEMAS[name].items()))
         session.register(name, pa.Table.from_pylist(rows, schema=schema))
-    evaluate(session, plan(definitions, as_of=as_of, audiences=audiences))
+    layers = _layers(session, definitions, chance) if chance else MESSAGES
+    evaluate(session, plan(definitions, as_of=as_of, audiences=audiences, layers=layers))
     table = session.fetch("SELECT * FROM results")
     found = {}
     for row in table.to_pylist():
@@ -64,6 +72,22 @@ def results(
         assert name not in found, f"two rows for {name}"
         found[name] = row["value"]
     return found
+
+
+def _layers(
+    session: DuckDBSession, definitions: Sequence[Definition], chance: Random
+) -> list[Layer]:
+    """`messages` dealt out to three relations, whose typed columns the product fills."""
+    columns = typed_columns(tuple(definitions))
+    layers = []
+    for number in range(3):
+        some = chance.choice([columns, [], [one for one in columns if chance.random() < 0.5]])
+        dealt = f"SELECT * FROM messages WHERE hash(message_id) % 3 = {number}"
+        session.run(f"CREATE OR REPLACE TEMP VIEW dealt_{number} AS {dealt}")
+        query = filled(some, f"dealt_{number}").sql("duckdb")
+        session.run(f"CREATE OR REPLACE TEMP TABLE layer_{number} AS {query}")
+        layers.append(Layer(f"layer_{number}", frozenset(one.name for one in some)))
+    return layers
 
 
 def _relations(world: World) -> dict[str, list[dict[str, Any]]]:

@@ -1,4 +1,5 @@
-"""Compiled queries against the naive evaluator, on random worlds.
+"""Compiled queries against the naive evaluator, on random worlds; from JSON, then from layers
+of messages whose typed columns are filled in part.
 
 PERSONAS_FUZZ is how many queries are tried (by the hundred), PERSONAS_FUZZ_SEED which ones.
 """
@@ -30,8 +31,9 @@ def test_equals_oracle(seed: int) -> None:
                 if random.random() < 0.2
             }
             expected = Oracle(world, definitions, as_of, chance.AUDIENCES).results()
-            found = results(one, world, definitions, as_of, chance.AUDIENCES)
-            assert found == expected, _difference(found, expected, definitions, as_of)
+            for layered in (None, random):
+                found = results(one, world, definitions, as_of, chance.AUDIENCES, layered)
+                assert found == expected, _difference(found, expected, definitions, as_of)
 
 
 def _difference(found, expected, definitions, as_of):

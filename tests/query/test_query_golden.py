@@ -30,7 +30,7 @@ def test_golden(path: Path) -> None:
     assert text == expected
     with session() as one:
         found = results(one, _world(), [definition], NOW)
-        one.connection.execute("DROP TABLE results")
+        one.connection.execute("DROP VIEW results")
         one.connection.execute(expected)
         again = one.fetch("SELECT collection, key, profile_id, value FROM results").to_pylist()
     assert {(r["collection"], r["key"], r["profile_id"]): r["value"] for r in again} == found

@@ -93,13 +93,13 @@ def test_no_messages() -> None:
     assert answer("event('A').max(property('x'))", people("a"), NOW) == {}
 
 
-def test_nothing_is_left_behind_but_results() -> None:
+def test_nothing_is_left_behind_but_values() -> None:
     with session() as one:
         definition = Definition("k", "trait", "users", "event('A').mode(property('x'))")
         for _ in range(2):
             results(one, people("a"), [definition], NOW)
         left = one.fetch("SELECT table_name FROM duckdb_tables()").to_pylist()
-        assert [row["table_name"] for row in left] == ["results"]
+        assert [row["table_name"] for row in left] == ["query_level_0_users"]
         columns = one.fetch("DESCRIBE results").to_pylist()
     assert [(column["column_name"], column["column_type"]) for column in columns] == [
         (name, "VARCHAR") for name in ("key", "kind", "collection", "profile_id", "value")
