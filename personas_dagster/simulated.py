@@ -108,6 +108,9 @@ class WithLedger:
     def files(self, name: str) -> list[str]:
         return self._of(name).files(name)
 
+    def derived(self, name: str) -> list[str]:
+        return self._of(name).derived(name)
+
     def versions(self) -> dict[str, int]:
         return {**self._lake.versions(), **self._ledger.versions()}
 
