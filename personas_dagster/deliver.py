@@ -57,6 +57,7 @@ def _connection(space: Space, model: models.Connection) -> Connection:
         events=EventNames(model.events.entered, model.events.exited, model.events.computed),
         max_change=model.max_change,
         alias=model.alias,
+        list_id=model.list_id,
     )
 
 
@@ -117,6 +118,8 @@ def failure(report: SyncReport) -> str | None:
     """Why a sync did not get through, and what becomes of the rest; None if it did."""
     if not report.failed:
         return None
+    if report.needs_setup_only:
+        return f"destination {report.destination}: {report.why}; what is due stays due until then"
     counts = report.counts
     return (
         f"destination {report.destination}: {report.why or 'rows are still due'} "

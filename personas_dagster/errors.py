@@ -14,6 +14,7 @@ PersonasError
     ├── Rejected             the tool refuses these rows for good
     ├── Throttled            try again after `retry_after` seconds
     ├── Unavailable          try again later
+    ├── NeedsSetup           something must exist at the tool first; a person must make it
     └── Unauthorized         the credentials do not work; a person must act
 
 Facts are attributes; the message names what was found, and ends with what to do.
@@ -121,6 +122,13 @@ class Throttled(DeliveryError):
 
 class Unavailable(DeliveryError):
     """The tool did not answer, or answered that it cannot now."""
+
+
+class NeedsSetup(DeliveryError):
+    """Something must exist at the tool first and does not: a list, a column, a permission.
+
+    Trying again is pointless until a person made it; the message says what to make.
+    """
 
 
 class Unauthorized(DeliveryError):

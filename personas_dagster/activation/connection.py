@@ -27,6 +27,7 @@ class Connection:
     accounts, as far as the destination takes them. `enrich` names traits that go along.
     `backfill=False` sends nothing for values that existed when the connection was made.
     `max_change` is the share of an audience that one sync may change before it is held.
+    `list_id` is that of a list that is there, for a list destination.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Connection:
     events: EventNames = field(default_factory=EventNames)
     alias: bool = False
     max_change: float = 0.5
+    list_id: str | None = None
 
     @property
     def exit_value(self) -> str:
@@ -64,6 +66,11 @@ def forms_of(connection: Connection, abilities: Abilities) -> tuple[Form, ...]:
 def problems(connection: Connection, abilities: Abilities) -> list[str]:
     """Why this destination cannot take this connection; empty when it can."""
     found = []
+    if connection.list_id is not None and abilities.kind != "list":
+        found.append(
+            f"connection {connection.name}: destination {connection.destination} keeps no lists; "
+            "remove `list_id`"
+        )
     accepted = "audience" if connection.kind == "audience" else "trait"
     if accepted not in abilities.accepts or (abilities.kind == "list" and accepted == "trait"):
         takes = "audiences" if "audience" in abilities.accepts else "traits"

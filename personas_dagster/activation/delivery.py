@@ -17,6 +17,7 @@ from typing import Protocol
 
 import msgspec
 
+from personas_dagster.activation.connection import Connection
 from personas_dagster.activation.destination import (
     DELIVERED,
     Abilities,
@@ -30,6 +31,7 @@ from personas_dagster.activation.pace import SharedPace
 from personas_dagster.activation.retries import Retries
 from personas_dagster.errors import (
     DeliveryError,
+    NeedsSetup,
     Rejected,
     Throttled,
     Unauthorized,
@@ -114,9 +116,15 @@ class Log(Protocol):
 
     def answer(self, intent_id: int, parcel: Parcel, settled: Sequence[Settled]) -> None: ...
 
+    def lacks(self, connection: str, what: str) -> None: ...
+
 
 class Delivery:
-    """One sync's sending. `stopped` says why it ended before the last parcel, if it did."""
+    """One sync's sending. `stopped` says why it ended before the last parcel, if it did.
+
+    `needs` says what a person must make at the tool first, by connection; nothing more is sent
+    for those.
+    """
 
     def __init__(
         self, destination: Destination, pace: SharedPace, retries: Retries, log: Log
@@ -125,6 +133,27 @@ class Delivery:
         self._failures = 0
         self.failed_attempts: Counter[str] = Counter()
         self.stopped: DeliveryError | None = None
+        self.needs: dict[str, str] = {}
+
+    async def check(self, connections: Sequence[Connection]) -> None:
+        """Ask the tool whether what these connections need is there, each tried as a batch is."""
+        if not connections:
+            return
+        async with self._destination:
+            for one in connections:
+                try:
+                    async for attempt in self._retries.attempts(self._pace):
+                        with attempt, self._pace.turn() as turn:
+                            await self._destination.check(one, turn)
+                except NeedsSetup as error:
+                    self._lacks(one.name, error)
+                except DeliveryError as error:
+                    self.stopped = error
+                    return
+
+    def _lacks(self, connection: str, error: NeedsSetup) -> None:
+        self.needs[connection] = str(error)
+        self._log.lacks(connection, str(error))
 
     async def run(self, queue: Iterator[Parcel]) -> None:
         """Send parcels until there are none, the tool is down, or it knows us no more."""
@@ -141,6 +170,8 @@ class Delivery:
 
     async def _work(self, queue: Iterator[Parcel]) -> None:
         for parcel in queue:
+            if parcel.connection in self.needs:
+                continue
             intent = self._log.intend(parcel)
             dispatch = Dispatch(self._destination, self._pace, self._retries, self.failed_attempts)
             try:
@@ -148,7 +179,11 @@ class Delivery:
                     await dispatch.send(batch)
             except Unauthorized as error:
                 self.stopped = error
+            except NeedsSetup as error:
+                self._lacks(parcel.connection, error)
             self._log.answer(intent, parcel, settle(parcel, dispatch))
+            if parcel.connection in self.needs:
+                continue
             self._failures = 0 if dispatch.reached else self._failures + 1
             if self._failures >= GIVE_UP_AFTER and not self.stopped:
                 self.stopped = dispatch.last_error
@@ -181,7 +216,7 @@ class Dispatch:
         return any(not o.error or isinstance(o.error, Rejected) for o in self.outcomes.values())
 
     async def send(self, batch: Sequence[Message]) -> None:
-        """Send one batch to the end of its retries; `Unauthorized` passes through."""
+        """Send one batch to the end of its retries; `Unauthorized`, `NeedsSetup` pass through."""
         pending = list(batch)
         try:
             async for attempt in self._retries.attempts(self._pace):

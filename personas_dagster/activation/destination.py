@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from personas_dagster.errors import DeliveryError
+
+if TYPE_CHECKING:
+    from personas_dagster.activation.connection import Connection
 
 Form = Literal["identify", "track", "group", "alias", "add", "remove"]
 Accepted = Literal["trait", "audience"]
@@ -52,7 +55,8 @@ class Message:
 
     `body` is the message as `docs/activation.md` shows it, ready to be written as JSON. The other
     attributes are the same facts for tools that have a format of their own; `recipient` maps
-    identifier types of the graph to values, `value` is the trait's or membership's.
+    identifier types of the graph to values, `value` is the trait's or membership's. `list_id` is
+    that of the tool's list, where the connection names one.
     """
 
     form: Form
@@ -62,6 +66,7 @@ class Message:
     recipient: Mapping[str, str]
     value: Any
     body: Mapping[str, Any]
+    list_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +113,16 @@ class Destination(Protocol):
         """Send one batch: one outcome per message, in order.
 
         Raises a `DeliveryError` when the whole batch met the same end. A whole batch that is
-        `Rejected` is halved by the engine until the messages at fault stand alone.
+        `Rejected` is halved by the engine until the messages at fault stand alone; after
+        `NeedsSetup` nothing more is sent for that connection.
         """
 
     def preview(self, batch: Sequence[Message]) -> Sequence[Request]:
         """The requests that `send` would make for this batch, masked; nothing is sent."""
+
+    async def check(self, connection: Connection, pace: Pace) -> None:
+        """Ask the tool whether what this connection needs is there; makes and sends nothing.
+
+        Called before a connection's first sync. Raises `NeedsSetup` with what is missing, and
+        other `DeliveryError`s when the tool cannot be asked. By default nothing is asked.
+        """

@@ -38,6 +38,30 @@ class Change:
     mark: int | None = None  # of the profile, for the ledger; see `standing.py`
 
 
+def sample(connection: Connection, abilities: Abilities) -> list[Message]:
+    """What a connection's messages will look like, of nobody and without values.
+
+    For asking a tool whether what they need is there, before there is any.
+    """
+    writer = Writer(
+        connection, abilities, space_id="", timestamp=dt.datetime.fromtimestamp(0, dt.UTC)
+    )
+    traits = msgspec.json.encode(dict.fromkeys((*connection.enrich, *abilities.requires))).decode()
+    value = "true" if connection.kind == "audience" else "null"
+    who = {kind: "" for kind in ("user_id", *abilities.matches_on, "email")}
+    forms = forms_of(connection, abilities)
+    recipients = [("accounts", {"group_id": ""})] if "group" in forms else []
+    recipients += [("users", who)] if set(forms) - {"group"} else []
+    return [
+        message
+        for collection, recipient in recipients
+        for message in writer.write(
+            Change(connection.name, "", collection, msgspec.json.encode(recipient).decode(), value,
+                   "", "", traits)
+        )
+    ]  # fmt: skip
+
+
 def read_changes(data: Data, refresh_id: int, sync_id: int | None = None) -> Iterator[Change]:
     """Changes from Arrow batches, a few thousand at a time.
 
@@ -102,6 +126,7 @@ class Writer:
                 recipient=recipient,
                 value=value,
                 body=self._body(form, change, recipient, value, traits),
+                list_id=self._connection.list_id,
             )
             for form in self._forms_for(change, value)
         ]

@@ -63,6 +63,7 @@ class ConnectionReport:
     messages: int = 0  # that the tool confirmed; in a dry run, that would be sent
     not_sendable: Counter[str] = field(default_factory=Counter)
     held: str | None = None
+    needs: str | None = None  # what a person must make at the tool first
     samples: list[Sample] = field(default_factory=list)
 
     @property
@@ -103,6 +104,11 @@ class SyncReport:
         return {name: one.held for name, one in self.connections.items() if one.held}
 
     @property
+    def needs(self) -> dict[str, str]:
+        """Connection -> what a person must make at the tool before it can be synced."""
+        return {name: one.needs for name, one in self.connections.items() if one.needs}
+
+    @property
     def messages(self) -> int:
         """How many messages were confirmed; in a dry run, how many would be sent."""
         return sum(one.messages for one in self.connections.values())
@@ -120,13 +126,24 @@ class SyncReport:
     @property
     def failed(self) -> bool:
         """Whether a row is still due after the first try and all retries."""
+        return self._rows_failed or bool(self.needs)
+
+    @property
+    def needs_setup_only(self) -> bool:
+        """Whether all that is still due waits for something that a person must make first."""
+        return bool(self.needs) and not self._rows_failed
+
+    @property
+    def _rows_failed(self) -> bool:
         return self.stopped is not None or any(one.failed for one in self.connections.values())
 
     @property
     def why(self) -> str | None:
         """What was said when rows failed: the first thing, of any connection."""
         said = (one for part in self.connections.values() for one in part.samples)
-        return self.stopped or next((one.detail for one in said if one.outcome == "failed"), None)
+        rows = next((one.detail for one in said if one.outcome == "failed"), None)
+        needs = "; ".join(f"connection {name}: {what}" for name, what in self.needs.items())
+        return self.stopped or rows or needs or None
 
     def unusual(self, *, changes: float, size: float, at_least: int = 100) -> list[Unusual]:
         """What is beyond these shares, and by this many rows: for alerts.
@@ -165,6 +182,7 @@ class SyncReport:
             "failed": sum(part.failed for part in parts),
             "postponed": 0 if self.dry_run else sum(part.postponed for part in parts),
             "held": len(self.held),
+            "needs_setup": len(self.needs),
             "requests": self.requests,
             "recovered": self.recovered,
             "failed_attempts": self.failed_attempts.total(),

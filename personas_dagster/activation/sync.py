@@ -201,8 +201,16 @@ class _Job:
         pace = SharedPace(self.limiter, self.retries.sleep)
         log = _Log(outbox, report, self.progress)
         delivery = Delivery(self.destination, pace, self.retries, log)
+        new = [one for one in self.connections if one.name in first]
+
+        async def go() -> None:
+            await delivery.check(new)
+            if delivery.stopped is None:
+                difference.hold([*report.held, *delivery.needs])
+                await delivery.run(self._parcels(difference, sync_id))
+
         try:
-            asyncio.run(delivery.run(self._parcels(difference, sync_id)))
+            asyncio.run(go())
         except BaseException as error:
             self._close(state, outbox, report, type(error).__name__)
             raise
@@ -289,10 +297,17 @@ class _Job:
     def _close(self, state: State, outbox: Outbox, report: SyncReport, reason: str | None) -> None:
         """The sync's row, the audit trail, and which connections were gone through to the end."""
         done = [
-            name for name, one in report.connections.items() if not one.held and not one.postponed
+            name
+            for name, one in report.connections.items()
+            if not one.held and not one.needs and not one.postponed
         ]
         outbox.synced(done, self.refresh_id)
-        outcome = "failed" if reason is not None or report.failed else "finished"
+        for name, what in report.needs.items():
+            self._audit(state, name, outcome="needs_setup", reason=what)
+        # what others were sent counts for the interval; with nothing sent, the next may begin
+        waits = report.needs_setup_only and report.confirmed
+        is_bad = reason is not None or (report.failed and not waits)
+        outcome = "failed" if is_bad else "finished"
         if report.sync_id is not None:
             each = {
                 name: one.changes
@@ -349,6 +364,8 @@ class _Log:
         self._outbox.answer(intent_id, settled)
         part = self._report.connections[parcel.connection]
         for (change, messages), one in zip(parcel.rows, settled, strict=True):
+            if one.outcome == "not_taken" and part.needs:
+                continue  # as if it had not been tried
             part.sent[change.reason] += 1
             if one.outcome == "confirmed":
                 part.confirmed += 1
@@ -361,3 +378,6 @@ class _Log:
             part.example(change.profile_id, one.outcome, one.detail or "")
         self._done += len(settled)
         self._progress(self._done, self._total)
+
+    def lacks(self, connection: str, what: str) -> None:
+        self._report.connections[connection].needs = what

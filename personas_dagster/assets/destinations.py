@@ -105,7 +105,8 @@ def _destination(space: Space, names: Names, name: str) -> dg.AssetsDefinition:
         reason = deliver.failure(report)
         if reason:
             _observe(opened, names, report, reason, context)
-            raise PersonasError(reason)
+            error = PersonasError(reason)
+            raise attempts.for_good(context, error) if report.needs_setup_only else error
 
     return destination
 
@@ -115,7 +116,7 @@ def _results(
 ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
     """A materialisation of what was synced; what is held keeps the one that it has."""
     for one in report.connections.values():
-        if not one.held:
+        if not one.held and not one.needs:
             yield dg.MaterializeResult(
                 asset_key=names.connection(one.name), metadata=_metadata(one, at)
             )
@@ -168,8 +169,8 @@ def _judged(
     yield dg.AssetCheckResult(
         asset_key=key,
         check_name=DELIVERED,
-        passed=not one.failed and not (report.stopped and one.postponed),
-        description=f"{one.failed} failed" if one.failed else report.stopped,
+        passed=not one.failed and not one.needs and not (report.stopped and one.postponed),
+        description=f"{one.failed} failed" if one.failed else one.needs or report.stopped,
         metadata=_attempts(report),
     )
     since = held_since(space, report.destination, one.name) or at
@@ -235,7 +236,7 @@ def _observe(
 ) -> None:
     """A hard failure also shows on the traits and audiences that were to be told."""
     for one in report.connections.values():
-        if one.failed or (report.stopped and one.postponed):
+        if one.failed or one.needs or (report.stopped and one.postponed):
             key = space.connections[one.name].key
             context.log_event(_observation(names, key, one.name, reason))
 

@@ -17,6 +17,7 @@ import httpx
 import msgspec
 from pydantic import SecretStr
 
+from personas_dagster.activation.connection import Connection
 from personas_dagster.activation.destination import (
     DELIVERED,
     Abilities,
@@ -25,6 +26,7 @@ from personas_dagster.activation.destination import (
     Pace,
     Request,
 )
+from personas_dagster.activation.messages import sample
 from personas_dagster.destinations.http import (
     FOREIGN,
     MASK,
@@ -38,6 +40,7 @@ from personas_dagster.destinations.http import (
 from personas_dagster.destinations.settings import ToolSettings
 from personas_dagster.errors import (
     DeliveryError,
+    NeedsSetup,
     Rejected,
     Throttled,
     Unauthorized,
@@ -129,6 +132,9 @@ class Tool:
             await self._http.aclose()
         self._http = None
 
+    async def check(self, connection: Connection, pace: Pace) -> None:
+        """Nothing must be there first, or the tool cannot be asked; others override this."""
+
     async def ask(
         self, call: Call, pace: Pace, *, also: frozenset[int] = frozenset()
     ) -> httpx.Response:
@@ -194,8 +200,12 @@ class BatchTool(Tool):
         self._asking = asyncio.Lock()  # a lock belongs to one event loop
         return await super().__aenter__()
 
-    async def prepare(self, batch: Sequence[Message], pace: Pace) -> None:
-        """Ask what must be known before this batch can go. Never two at once."""
+    async def prepare(self, batch: Sequence[Message], pace: Pace, *, makes: bool = True) -> None:
+        """Ask what must be known before this batch can go, and make what is missing. Never two at
+        once. `makes=False` is the check before a first sync: nothing is made."""
+
+    async def check(self, connection: Connection, pace: Pace) -> None:
+        await self._prepare(sample(connection, self.abilities), pace, makes=False)
 
     async def perform(self, call: Call, batch: Sequence[Message], pace: Pace) -> Sequence[Outcome]:
         """Make one call, and others that it needs. Outcomes are those of its rows."""
@@ -210,16 +220,19 @@ class BatchTool(Tool):
         return [DELIVERED] * len(call.rows)
 
     async def send(self, batch: Sequence[Message], pace: Pace) -> Sequence[Outcome]:
-        try:
-            async with self._asking:
-                await self.prepare(batch, pace)
-        except Rejected as error:  # of a look-up: these rows are not at fault
-            raise Unavailable(str(error)) from None
+        await self._prepare(batch, pace, makes=True)
         outcomes = await self._send(batch, pace)
         errors = {id(outcome.error) for outcome in outcomes}
         if outcomes and len(errors) == 1 and outcomes[0].error is not None:
             raise outcomes[0].error
         return outcomes
+
+    async def _prepare(self, batch: Sequence[Message], pace: Pace, *, makes: bool) -> None:
+        try:
+            async with self._asking:
+                await self.prepare(batch, pace, makes=makes)
+        except Rejected as error:  # of a look-up: these rows are not at fault
+            raise Unavailable(str(error)) from None
 
     def before(self, call: Call, batch: Sequence[Message]) -> Sequence[Call]:
         """What `perform` asks each time before this call; a dry run counts these too."""
@@ -244,7 +257,7 @@ class BatchTool(Tool):
             if stopped is None:
                 try:
                     found = await self.perform(call, batch, pace)
-                except Unauthorized:
+                except (NeedsSetup, Unauthorized):
                     raise
                 except RowsRefused as error:
                     found = await self._without(call, batch, error, pace)

@@ -371,6 +371,9 @@ class Connection(Model):
     alias: bool = Field(default=False, description="tell merges to a tool that knows `alias`")
     events: EventNames = EventNames()
     max_change: float = Field(default=0.5, gt=0)
+    list_id: str | None = Field(
+        default=None, min_length=1, description="a list that is there, at a list destination"
+    )
     spaces: tuple[str, ...] | None = None
     enabled: bool = True
 

@@ -125,6 +125,11 @@ class Simulator:
 
     # what people ask it
 
+    @property
+    def list_ids(self) -> list[str]:
+        """The ids of its lists, as its API gives them."""
+        return [str(number) for number in getattr(self, "names", {})]
+
     def members(self, audience: str) -> set[str]:
         """Who is in an audience, as the tool sees it: by a true attribute, or on a list."""
         listed = self.lists.get(audience, set())

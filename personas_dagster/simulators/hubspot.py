@@ -32,6 +32,7 @@ class HubSpot(Simulator):
         route("POST", "/crm/v3/objects/contacts/batch/read", "read"),
         route("GET", "/crm/v3/objects/contacts/{email}", "read_one"),
         route("GET", "/crm/v3/lists/object-type-id/0-1/name/{name}", "find_list"),
+        route("GET", "/crm/v3/lists/{number}", "show_list"),
         route("POST", "/crm/v3/lists", "make_list"),
         route("PUT", "/crm/v3/lists/{number}/memberships/add-and-remove", "change"),
     )
@@ -122,6 +123,11 @@ class HubSpot(Simulator):
             if known == name:
                 return answer(200, {"list": _list(number, name)})
         raise refuse(404, {"status": "error", "category": "OBJECT_NOT_FOUND"})
+
+    def show_list(self, request: Request, number: str) -> Answer:
+        if number not in self.names:
+            raise refuse(404, {"status": "error", "category": "OBJECT_NOT_FOUND"})
+        return answer(200, {"list": _list(number, self.names[number])})
 
     def make_list(self, request: Request) -> Answer:
         body = read_json(request)

@@ -26,6 +26,7 @@ class Mailchimp(Simulator):
     looks_up = True
     bad = {"email": "not-an-address"}
     routes = (
+        route("GET", _LIST, "show_list"),
         route("GET", f"{_LIST}/merge-fields", "show_fields"),
         route("POST", f"{_LIST}/merge-fields", "make_field"),
         route("PUT", f"{_LIST}/members/{{digest}}", "member"),
@@ -49,6 +50,9 @@ class Mailchimp(Simulator):
 
     def throttled(self) -> Answer:
         return Answer(403, b"", {"Content-Type": "text/html"})
+
+    def show_list(self, request: Request) -> Answer:
+        return answer(200, {"id": "abc123"})
 
     def show_fields(self, request: Request) -> Answer:
         return answer(200, {"merge_fields": [{"tag": tag} for tag in sorted(self.fields)]})

@@ -33,6 +33,7 @@ class SendGrid(Simulator):
         route("GET", "/v3/marketing/field_definitions", "show_fields"),
         route("POST", "/v3/marketing/field_definitions", "make_field"),
         route("GET", "/v3/marketing/lists", "show_lists"),
+        route("GET", "/v3/marketing/lists/{number}", "show_list"),
         route("POST", "/v3/marketing/lists", "make_list"),
         route("DELETE", "/v3/marketing/lists/{number}/contacts", "leave"),
     )
@@ -122,6 +123,11 @@ class SendGrid(Simulator):
     def show_lists(self, request: Request) -> Answer:
         result = [{"id": number, "name": name} for number, name in self.names.items()]
         return answer(200, {"result": result, "_metadata": {}})
+
+    def show_list(self, request: Request, number: str) -> Answer:
+        if number not in self.names:
+            raise refuse(404, {"errors": [{"message": "no such list"}]})
+        return answer(200, {"id": number, "name": self.names[number]})
 
     def make_list(self, request: Request) -> Answer:
         name = read_json(request)["name"]

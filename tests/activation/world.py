@@ -18,6 +18,7 @@ from personas_dagster.activation.report import SyncReport
 from personas_dagster.activation.retries import Retries
 from personas_dagster.activation.sync import sync
 from personas_dagster.engines.duckdb import DuckDBEngine
+from personas_dagster.errors import NeedsSetup
 from personas_dagster.interfaces import Session
 from personas_dagster.lake.delta import DeltaLake
 from personas_dagster.state.store import State
@@ -53,6 +54,7 @@ class Tool:
         self.abilities = abilities
         self.calls: list[list[Message]] = []
         self.taken: list[Message] = []
+        self.lacks: dict[str, str] = {}
         self.faults: Callable[[Sequence[Message]], Sequence[Outcome] | None] = lambda batch: None
 
     async def __aenter__(self) -> Self:
@@ -71,6 +73,11 @@ class Tool:
 
     def preview(self, batch: Sequence[Message]) -> list[Any]:
         return [[message.body for message in batch]]
+
+    async def check(self, connection: Connection, pace: Pace) -> None:
+        if connection.name in self.lacks:
+            await pace()
+            raise NeedsSetup(self.lacks[connection.name])
 
     @property
     def bodies(self) -> list[dict[str, Any]]:

@@ -35,6 +35,7 @@ from personas_dagster.activation.messages import Change, Writer
 from personas_dagster.destinations import open_destination
 from personas_dagster.errors import (
     DeliveryError,
+    NeedsSetup,
     PersonasError,
     Rejected,
     Throttled,
@@ -304,6 +305,64 @@ def _blanks(text: str) -> re.Pattern[str]:
     """What stands between `<` and `>` may be anything; quotes around it are optional."""
     escaped = re.escape(text)
     return re.compile(re.sub(r'"?(<|%3C)[^<>%]+(>|%3E)"?', ".+?", escaped.replace("\\ ", " ")))
+
+
+def connection_to(destination: Any, **settings: Any) -> Connection:
+    """A connection of an audience, in all forms that the destination takes by default."""
+    made = {"name": "my_connection", "destination": "my_tool", "key": AUDIENCE, "kind": "audience"}
+    return Connection(**{**made, **settings})
+
+
+def check(destination: Any, pace: Any = no_pace, **settings: Any) -> str | None:
+    """What the tool lacks for a connection, if it does."""
+
+    async def run() -> str | None:
+        async with destination:
+            try:
+                await destination.check(connection_to(destination, **settings), pace)
+            except NeedsSetup as error:
+                return str(error)
+        return None
+
+    return asyncio.run(run())
+
+
+def checks_before_the_first_sync(subject: Subject) -> None:
+    """Asks at its pace, makes nothing, lacks nothing by default, and says which list is missing."""
+    account, opened = subject.account()
+    before = {**account.state(), "requests": 0}
+    asked = 0
+
+    async def pace() -> None:
+        nonlocal asked
+        asked += 1
+
+    assert check(opened(), pace) is None
+    assert {**account.state(), "requests": 0} == before and asked == len(account.requests)
+    for fault, kind in (("unauthorized", Unauthorized), ("error", Unavailable)):
+        account.faults.next(fault)
+        if asked:
+            with pytest.raises(kind):
+                check(opened())
+    account.faults.clear()
+    if opened().abilities.kind == "list":
+        said = check(opened(), list_id="9404")
+        assert said and "9404" in said
+        assert asked and not account.members(AUDIENCE)
+
+
+def keeps_a_list_that_a_connection_names(subject: Subject) -> None:
+    account, opened = subject.account()
+    destination = opened()
+    if destination.abilities.kind != "list":
+        return
+    deliver(destination, people(1, destination.abilities))
+    (number,) = account.list_ids
+    named = opened(list_prefix="another: ")
+    assert check(named, list_id=number) is None
+    batch = people(4, named.abilities, list_id=number)
+    assert deliver(named, batch) == [DELIVERED] * 4
+    assert len(account.members(AUDIENCE)) == 4 and account.list_ids == [number]
 
 
 def asks_its_pace(subject: Subject) -> None:

@@ -43,6 +43,8 @@ def test_golden_payloads(subject: Subject, request: pytest.FixtureRequest) -> No
         contract.keeps_the_audience,
         contract.previews_what_it_sends,
         contract.asks_its_pace,
+        contract.checks_before_the_first_sync,
+        contract.keeps_a_list_that_a_connection_names,
         contract.understands_faults,
         contract.understands_silence,
         contract.understands_statuses,

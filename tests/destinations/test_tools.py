@@ -9,6 +9,7 @@ from contract import (
     ANN,
     AUDIENCE,
     Subject,
+    check,
     deliver,
     error_of,
     no_pace,
@@ -26,11 +27,11 @@ from personas_dagster.destinations.mailchimp.settings import MailchimpSettings
 from personas_dagster.destinations.sendgrid.payload import Field, upsert
 from personas_dagster.destinations.tool import Spacing
 from personas_dagster.errors import (
+    NeedsSetup,
     PersonasError,
     Rejected,
     Throttled,
     Unauthorized,
-    Unavailable,
 )
 from personas_dagster.simulators import Answer
 from personas_dagster.simulators.serving import Served
@@ -212,7 +213,8 @@ def test_lists_that_are_there_are_used(served: Served, type: str) -> None:
     missing = opened(create_lists=False)
     batch = people(1, missing.abilities)
     error = error_of(missing, batch)
-    assert isinstance(error, Unavailable) and f"no list `{AUDIENCE}`" in str(error)
+    assert isinstance(error, NeedsSetup) and f"no list `{AUDIENCE}`" in str(error)
+    assert check(missing) == str(error)
     deliver(opened(list_prefix="mine: "), batch)
     (number,) = account.names
     found = opened(lists={AUDIENCE: str(number)}, create_lists=False)
@@ -342,9 +344,38 @@ def test_what_must_exist_first_is_said(served: Served, type: str, settings: Any)
     """And nothing is sent: the rows stay due until somebody made it."""
     account, opened = on(served, type)
     error = error_of(opened(**settings), people(1, opened().abilities))
-    assert isinstance(error, Unavailable)
+    assert isinstance(error, NeedsSetup) and check(opened(**settings)) == str(error)
     assert "make it there, or set create_" in str(error)
     assert not account.people
+
+
+@pytest.mark.parametrize("type", ["hubspot_lists", "sendgrid_lists"])
+def test_a_list_that_was_deleted_meanwhile_is_said(served: Served, type: str) -> None:
+    account, opened = on(served, type)
+    deliver(opened(), people(1, opened().abilities))
+    gone = opened(lists={AUDIENCE: "9404"})
+    error = error_of(gone, people(2, gone.abilities))
+    assert isinstance(error, NeedsSetup) and "no list with the id 9404" in str(error)
+
+
+def test_hubspot_lists_that_choose_their_members_are_not_taken(served: Served) -> None:
+    account, opened = on(served, "hubspot_lists")
+    active = {"list": {"listId": "7", "name": AUDIENCE, "processingType": "DYNAMIC"}}
+    for settings in ({}, {"list_id": "7"}):
+        account.faults.next(Answer(200, json.dumps(active).encode()))
+        assert "make a static one" in str(check(opened(), **settings))
+
+
+def test_mailchimp_checks_its_audience(served: Served) -> None:
+    _, opened = on(served, "mailchimp")
+    assert "Mailchimp has no audience zzz" in str(check(opened(list_id="zzz")))
+
+
+def test_hubspot_checks_the_property_of_accounts(served: Served) -> None:
+    _, opened = on(served, "hubspot")
+    assert check(opened(), collection="accounts") is None
+    said = check(opened(company_property="acme_id"), collection="accounts")
+    assert "HubSpot's companies have no property acme_id" in str(said)
 
 
 # hubspot

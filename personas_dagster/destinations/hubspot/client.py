@@ -12,7 +12,7 @@ from personas_dagster.destinations.hubspot import payload
 from personas_dagster.destinations.hubspot.settings import HubSpotSettings
 from personas_dagster.destinations.reading import attributes_of
 from personas_dagster.destinations.tool import BatchTool, Call, decoded, fields, items
-from personas_dagster.errors import DeliveryError, Rejected, Unavailable
+from personas_dagster.errors import DeliveryError, NeedsSetup, Rejected, Unavailable
 
 _LATER = frozenset({"RATE_LIMITS", "INTERNAL_ERROR", "CONFLICT"})
 _HERE_ALREADY = frozenset({409})
@@ -26,7 +26,7 @@ class HubSpot(BatchTool):
         self._hubspot = settings
         self._known: dict[str, set[str]] = {}  # kind of object -> its properties
 
-    async def prepare(self, batch: Sequence[Message], pace: Pace) -> None:
+    async def prepare(self, batch: Sequence[Message], pace: Pace, *, makes: bool = True) -> None:
         """A property that is missing would refuse the whole batch: ask once which there are."""
         for kind, form in (("contacts", "identify"), ("companies", "group")):
             values = {
@@ -36,24 +36,30 @@ class HubSpot(BatchTool):
                 for key, value in attributes_of(message).items()
             }
             if values:
-                await self._have(kind, values, pace)
+                await self._have(kind, values, pace, makes=makes)
 
-    async def _have(self, kind: str, values: dict[str, Any], pace: Pace) -> None:
+    async def _have(self, kind: str, values: dict[str, Any], pace: Pace, *, makes: bool) -> None:
         path = f"{payload.PROPERTIES}/{kind}"
         if kind not in self._known:
             answer = fields(decoded(await self.ask(Call("GET", path), pace)))
             if not isinstance(answer.get("results"), list):
                 raise Unavailable(f"HubSpot did not say which properties {kind} have")
             self._known[kind] = {str(one.get("name")) for one in items(answer["results"])}
+        identity = self._hubspot.company_property
+        if kind == "companies" and identity not in self._known[kind]:
+            raise NeedsSetup(
+                f"HubSpot's companies have no property {identity}; make it there, with unique "
+                "values, or name another in company_property"
+            )
         missing = {k: v for k, v in values.items() if payload.name(k) not in self._known[kind]}
         if missing and not self._hubspot.create_properties:
             names = ", ".join(sorted(map(payload.name, missing)))
-            raise Unavailable(
+            raise NeedsSetup(
                 f"HubSpot's {kind} have no property {names}; make it there, or set "
                 "create_properties to true"
             )
         group = self._hubspot.property_group if kind == "contacts" else "companyinformation"
-        for key, value in missing.items():
+        for key, value in missing.items() if makes else ():
             made = payload.new_property(key, value, group)
             await self.ask(Call("POST", path, made), pace, also=_HERE_ALREADY)
             self._known[kind].add(made["name"])

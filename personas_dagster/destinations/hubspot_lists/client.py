@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 from urllib.parse import quote
+
+import httpx
 
 from personas_dagster.activation.destination import DELIVERED, Message, Outcome, Pace
 from personas_dagster.destinations.hubspot.client import named
@@ -12,7 +15,7 @@ from personas_dagster.destinations.hubspot.payload import CONTACTS, address
 from personas_dagster.destinations.hubspot_lists import payload
 from personas_dagster.destinations.lists import ListTool
 from personas_dagster.destinations.tool import Call, decoded, fields, items
-from personas_dagster.errors import Unavailable
+from personas_dagster.errors import NeedsSetup, Unavailable
 
 _MISSING = frozenset({404})
 
@@ -25,10 +28,12 @@ class HubSpotLists(ListTool):
         response = await self.ask(Call("GET", path), pace, also=_MISSING)
         if response.status_code == 404:
             return None
-        found = fields(fields(decoded(response)).get("list"))
-        if found.get("processingType") == "DYNAMIC":
-            raise Unavailable(f"list `{name}` decides on its members itself; use another name")
-        return _number(found.get("listId"))
+        return _number(_manual(response, name).get("listId"))
+
+    async def has_list(self, number: str, pace: Pace) -> bool:
+        call = Call("GET", f"{payload.LISTS}/{quote(number, safe='')}")
+        response = await self.ask(call, pace, also=_MISSING)
+        return response.status_code != 404 and bool(_manual(response, number))
 
     async def make_list(self, name: str, pace: Pace) -> str:
         body = {
@@ -66,7 +71,9 @@ class HubSpotLists(ListTool):
         found = [ids[address(one)] for one in people if address(one) in ids]
         if found:
             field = "recordIdsToAdd" if is_add else "recordIdsToRemove"
-            await self.ask(replace(call, body={**call.body, field: found}), pace)
+            change = replace(call, body={**call.body, field: found})
+            if (await self.ask(change, pace, also=_MISSING)).status_code == 404:
+                raise self.lacks(self.list_id(batch[call.rows[0]]))
         lost = Outcome(Unavailable("HubSpot did not say the id of this contact"))
         return [
             Outcome(errors[address(one)])
@@ -87,6 +94,14 @@ class HubSpotLists(ListTool):
 def asked_all(answer: object) -> bool:
     """Whether an answer is one of a batch at all, so that who is not in it is not hidden."""
     return isinstance(fields(answer).get("results"), list)
+
+
+def _manual(response: httpx.Response, name: str) -> dict[str, Any]:
+    """The list that an answer describes; members of an active one are HubSpot's to choose."""
+    found = fields(fields(decoded(response)).get("list"))
+    if found.get("processingType") == "DYNAMIC":
+        raise NeedsSetup(f"list `{name}` decides on its members itself; make a static one")
+    return found
 
 
 def _number(found: object) -> str:

@@ -14,11 +14,11 @@ CONTACT_TYPE = "0-1"
 BLANK = "<ids of the contacts>"
 
 
-def calls(batch: Sequence[Message], list_id: Callable[[str], str]) -> list[Call]:
+def calls(batch: Sequence[Message], list_id: Callable[[Message], str]) -> list[Call]:
     """A change of members for each list and direction; the ids are asked for before each."""
     groups: dict[tuple[str, bool], list[int]] = {}
     for row, message in enumerate(batch):
-        groups.setdefault((list_id(message.key), message.form == "add"), []).append(row)
+        groups.setdefault((list_id(message), message.form == "add"), []).append(row)
     return [
         change(number, [BLANK], rows, is_add=is_add)
         for (number, is_add), rows in groups.items()

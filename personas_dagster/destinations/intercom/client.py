@@ -8,7 +8,7 @@ from personas_dagster.activation.destination import DELIVERED, Message, Outcome,
 from personas_dagster.destinations.intercom import payload
 from personas_dagster.destinations.intercom.settings import IntercomSettings
 from personas_dagster.destinations.tool import BatchTool, Call, decoded, fields, items
-from personas_dagster.errors import Rejected, Unavailable
+from personas_dagster.errors import NeedsSetup, Rejected, Unavailable
 
 _UNKNOWN = frozenset({404})
 
@@ -23,7 +23,7 @@ class Intercom(BatchTool):
         self._create = settings.create_attributes
         self._known: dict[str, set[str]] = {}  # model -> names of its custom attributes
 
-    async def prepare(self, batch: Sequence[Message], pace: Pace) -> None:
+    async def prepare(self, batch: Sequence[Message], pace: Pace, *, makes: bool = True) -> None:
         """A custom attribute that is missing refuses the contact: ask once which there are."""
         for message in batch:
             if message.form == "track":
@@ -38,10 +38,12 @@ class Intercom(BatchTool):
             values = payload.custom(message, model)
             for key in sorted(values.keys() - self._known[model]):
                 if not self._create:
-                    raise Unavailable(
+                    raise NeedsSetup(
                         f"Intercom's {model} has no custom attribute {key}; make it there, or set "
                         "create_attributes to true"
                     )
+                if not makes:
+                    continue
                 made = payload.new_attribute(key, values[key], model)
                 await self.ask(Call("POST", payload.ATTRIBUTES, made), pace)
                 self._known[model].add(key)

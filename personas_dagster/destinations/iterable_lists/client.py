@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import httpx
 
@@ -18,11 +19,17 @@ class IterableLists(ListTool):
     """One project's lists."""
 
     async def find_list(self, name: str, pace: Pace) -> str | None:
+        found = [one["id"] for one in await self._all(pace) if one.get("name") == name]
+        return str(min(found)) if found else None
+
+    async def has_list(self, number: str, pace: Pace) -> bool:
+        return number in {str(one.get("id")) for one in await self._all(pace)}
+
+    async def _all(self, pace: Pace) -> list[dict[str, Any]]:
         answer = fields(decoded(await self.ask(Call("GET", "/api/lists"), pace)))
         if not isinstance(answer.get("lists"), list):
             raise Unavailable("Iterable did not say which lists there are")
-        found = [one["id"] for one in items(answer["lists"]) if one.get("name") == name]
-        return str(min(found)) if found else None
+        return items(answer["lists"])
 
     async def make_list(self, name: str, pace: Pace) -> str:
         answer = await self.ask(Call("POST", "/api/lists", {"name": name}), pace)

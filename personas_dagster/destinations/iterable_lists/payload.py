@@ -12,14 +12,13 @@ from personas_dagster.destinations.tool import Call
 SUBSCRIBE, UNSUBSCRIBE = "/api/lists/subscribe", "/api/lists/unsubscribe"
 
 
-def calls(batch: Sequence[Message], list_id: Callable[[str], str]) -> list[Call]:
+def calls(batch: Sequence[Message], list_id: Callable[[Message], str]) -> list[Call]:
     """One request for each list and direction."""
     groups: dict[tuple[str, bool], list[int]] = {}
     for row, message in enumerate(batch):
-        groups.setdefault((message.key, message.form == "add"), []).append(row)
+        groups.setdefault((list_id(message), message.form == "add"), []).append(row)
     found = []
-    for (key, is_add), rows in groups.items():
-        number = list_id(key)
+    for (number, is_add), rows in groups.items():
         body: dict[str, Any] = {
             "listId": int(number) if number.isdigit() else number,
             "subscribers": [_subscriber(batch[row], is_add=is_add) for row in rows],

@@ -10,9 +10,10 @@ from personas_dagster.activation.destination import Message, Pace
 from personas_dagster.destinations.mailchimp import payload
 from personas_dagster.destinations.mailchimp.settings import MailchimpSettings
 from personas_dagster.destinations.tool import BatchTool, Call, decoded, fields, items
-from personas_dagster.errors import DeliveryError, Throttled, Unavailable
+from personas_dagster.errors import DeliveryError, NeedsSetup, Throttled, Unavailable
 
 _MOST_FIELDS = "1000"
+_MISSING = frozenset({404})
 
 
 class Mailchimp(BatchTool):
@@ -29,9 +30,11 @@ class Mailchimp(BatchTool):
             return Throttled("HTTP 403 without a reason: too many requests")
         return super().refusal(response)
 
-    async def prepare(self, batch: Sequence[Message], pace: Pace) -> None:
+    async def prepare(self, batch: Sequence[Message], pace: Pace, *, makes: bool = True) -> None:
         """Values of merge fields that are missing would be lost in silence."""
         settings = self._mailchimp
+        if not makes:
+            await self._find_audience(pace)
         values = {k: v for m in batch for k, v in payload.merge_values(m, settings).items()}
         if not values:
             return
@@ -47,12 +50,22 @@ class Mailchimp(BatchTool):
             if made["tag"] in self._tags:
                 continue
             if not settings.create_merge_fields:
-                raise Unavailable(
+                raise NeedsSetup(
                     f"Mailchimp has no merge field {made['tag']} for {key}; make it there, or set "
                     "create_merge_fields to true"
                 )
+            if not makes:
+                continue
             await self.ask(Call("POST", path, made), pace)
             self._tags.add(made["tag"])
+
+    async def _find_audience(self, pace: Pace) -> None:
+        number = self._mailchimp.list_id
+        asked = Call("GET", payload.list_path(number), params={"fields": "id"})
+        if (await self.ask(asked, pace, also=_MISSING)).status_code == 404:
+            raise NeedsSetup(
+                f"Mailchimp has no audience {number}; make one, and set list_id to its id"
+            )
 
     def calls(self, batch: Sequence[Message]) -> Sequence[Call]:
         return [

@@ -19,7 +19,7 @@ from personas_dagster.destinations.tool import (
     fields,
     items,
 )
-from personas_dagster.errors import Rejected, Unavailable
+from personas_dagster.errors import NeedsSetup, Rejected, Unavailable
 
 
 class SendGrid(BatchTool):
@@ -33,7 +33,7 @@ class SendGrid(BatchTool):
         self._spacing = Spacing(settings.upserts_per_second)
         self._fields: dict[str, payload.Field] | None = None
 
-    async def prepare(self, batch: Sequence[Message], pace: Pace) -> None:
+    async def prepare(self, batch: Sequence[Message], pace: Pace, *, makes: bool = True) -> None:
         """Fields go by id: ask for them once, and make those that are missing."""
         if self._fields is None:
             answer = fields(decoded(await self.ask(Call("GET", payload.FIELDS), pace)))
@@ -45,11 +45,11 @@ class SendGrid(BatchTool):
         wanted = {k: v for message in batch for k, v in attributes_of(message).items()}
         missing = sorted(wanted.keys() - self._fields.keys() - payload.RESERVED)
         if missing and not self._create:
-            raise Unavailable(
+            raise NeedsSetup(
                 f"SendGrid has no custom field {', '.join(missing)}; make it there, or set "
                 "create_fields to true"
             )
-        for key in missing:
+        for key in missing if makes else ():
             made = payload.new_field(key, wanted[key])
             answer = fields(decoded(await self.ask(Call("POST", payload.FIELDS, made), pace)))
             if not answer.get("id"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from urllib.parse import quote
 
 import httpx
 
@@ -52,6 +53,10 @@ class SendGridLists(ListTool):
                 return None
             token = url.params["page_token"]
 
+    async def has_list(self, number: str, pace: Pace) -> bool:
+        call = Call("GET", f"{payload.LISTS}/{quote(number, safe='')}")
+        return (await self.ask(call, pace, also=_NOBODY)).status_code != 404
+
     async def make_list(self, name: str, pace: Pace) -> str:
         answer = await self.ask(Call("POST", payload.LISTS, {"name": name}), pace)
         made = fields(decoded(answer)).get("id")
@@ -76,6 +81,8 @@ class SendGridLists(ListTool):
                 named = reasons(call.body["contacts"], decoded(response))
                 if named:
                     raise RowsRefused({at: self.said(text) for at, text in named.items()})
+                if _names_lists(response):
+                    raise self.lacks(self.list_id(batch[call.rows[0]]))
                 raise self.refusal(response) or Rejected("HTTP 400")
         else:
             (search,) = self.before(call, batch)
@@ -92,3 +99,9 @@ class SendGridLists(ListTool):
             raise Unavailable("SendGrid did not say which contacts there are")
         found = [fields(fields(one).get("contact")).get("id") for one in result.values()]
         return [str(one) for one in found if one]
+
+
+def _names_lists(response: httpx.Response) -> bool:
+    """Whether an answer finds fault with the list rather than with people."""
+    errors = items(fields(decoded(response)).get("errors"))
+    return any(str(one.get("field")).startswith("list_ids") for one in errors)

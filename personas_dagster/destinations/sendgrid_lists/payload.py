@@ -15,11 +15,11 @@ _FOUND_AT_ONCE = 100
 BLANK = "<ids of the contacts>"
 
 
-def calls(batch: Sequence[Message], list_id: Callable[[str], str]) -> list[Call]:
+def calls(batch: Sequence[Message], list_id: Callable[[Message], str]) -> list[Call]:
     """For those who enter an upsert, for those who leave a deletion by id, 100 at a time."""
     groups: dict[tuple[str, bool], list[int]] = {}
     for row, message in enumerate(batch):
-        groups.setdefault((list_id(message.key), message.form == "add"), []).append(row)
+        groups.setdefault((list_id(message), message.form == "add"), []).append(row)
     found = []
     for (number, is_add), rows in groups.items():
         if is_add:

@@ -8,6 +8,7 @@ from typing import Self
 import httpx
 import msgspec
 
+from personas_dagster.activation.connection import Connection
 from personas_dagster.activation.destination import (
     DELIVERED,
     Abilities,
@@ -100,6 +101,9 @@ class Webhook:
         shown = {name: MASK if name == SIGNATURE else value for name, value in own.items()}
         headers = {**dict.fromkeys(self._settings.headers, MASK), **shown}
         return [Request(self._settings.method, self._settings.shown_url, content.decode(), headers)]
+
+    async def check(self, connection: Connection, pace: Pace) -> None:
+        """An address cannot be asked."""
 
     def _own_headers(self, content: bytes) -> dict[str, str]:
         own = {"Content-Type": "application/json"}

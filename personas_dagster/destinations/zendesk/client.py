@@ -9,7 +9,7 @@ from personas_dagster.activation.destination import DELIVERED, Message, Outcome,
 from personas_dagster.destinations.tool import BatchTool, Call, decoded, fields, items
 from personas_dagster.destinations.zendesk import payload
 from personas_dagster.destinations.zendesk.settings import ZendeskSettings
-from personas_dagster.errors import Rejected, Unavailable
+from personas_dagster.errors import NeedsSetup, Rejected, Unavailable
 
 _INVALID = frozenset({422})
 
@@ -22,7 +22,7 @@ class Zendesk(BatchTool):
         self._create, self._name_people = settings.create_fields, settings.name_people
         self._known: dict[str, set[str]] = {}  # user or organization -> keys of its fields
 
-    async def prepare(self, batch: Sequence[Message], pace: Pace) -> None:
+    async def prepare(self, batch: Sequence[Message], pace: Pace, *, makes: bool = True) -> None:
         """Values of fields that are missing would be lost in silence."""
         for message in batch:
             kind, values = payload.kind_of(message), payload.custom(message)
@@ -30,10 +30,12 @@ class Zendesk(BatchTool):
                 self._known[kind] = await self._fields(kind, pace)
             for key in sorted(values.keys() - self._known[kind]):
                 if not self._create:
-                    raise Unavailable(
+                    raise NeedsSetup(
                         f"Zendesk's {kind} has no field {key}; make it there, or set "
                         "create_fields to true"
                     )
+                if not makes:
+                    continue
                 await self.ask(payload.new_field(kind, key, values[key]), pace)
                 self._known[kind].add(key)
 
