@@ -21,6 +21,8 @@ from personas_dagster.destinations.intercom import open_intercom
 from personas_dagster.destinations.iterable import open_iterable
 from personas_dagster.destinations.iterable_lists import open_iterable_lists
 from personas_dagster.destinations.mailchimp import open_mailchimp
+from personas_dagster.destinations.marketo import open_marketo
+from personas_dagster.destinations.marketo_static_lists import open_marketo_static_lists
 from personas_dagster.destinations.mixpanel import open_mixpanel
 from personas_dagster.destinations.sendgrid import open_sendgrid
 from personas_dagster.destinations.sendgrid_lists import open_sendgrid_lists
@@ -43,6 +45,8 @@ DESTINATIONS: dict[str, Factory] = {
     "hubspot_lists": open_hubspot_lists,
     "intercom": open_intercom,
     "mailchimp": open_mailchimp,
+    "marketo": open_marketo,
+    "marketo_static_lists": open_marketo_static_lists,
     "zendesk": open_zendesk,
     "webhook": open_webhook,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -58,3 +58,18 @@ def flat(values: Mapping[str, Any]) -> dict[str, Any]:
         key: as_text(value) if isinstance(value, list | dict) else value
         for key, value in values.items()
     }
+
+
+def apart(rows: Sequence[int], name: Callable[[int], str]) -> list[list[int]]:
+    """Rows in as few groups as there can be without a name twice, for tools that refuse doubles."""
+    groups: list[tuple[set[str], list[int]]] = []
+    for row in rows:
+        own = name(row)
+        for names, group in groups:
+            if own not in names:
+                names.add(own)
+                group.append(row)
+                break
+        else:
+            groups.append(({own}, [row]))
+    return [group for _, group in groups]

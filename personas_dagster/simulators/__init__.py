@@ -28,6 +28,8 @@ SIMULATORS: dict[str, tuple[str, str]] = {
     "hubspot_lists": ("hubspot", "HubSpotLists"),
     "intercom": ("intercom", "Intercom"),
     "mailchimp": ("mailchimp", "Mailchimp"),
+    "marketo": ("marketo", "Marketo"),
+    "marketo_static_lists": ("marketo", "MarketoStaticLists"),
     "zendesk": ("zendesk", "Zendesk"),
     "webhook": ("webhook", "Webhook"),
 }

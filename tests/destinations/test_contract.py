@@ -16,6 +16,8 @@ RATES = {
     "intercom": 8,
     "iterable": 500,
     "mailchimp": 10,
+    "marketo": 5,
+    "marketo_static_lists": 5,
     "sendgrid": 100,
     "sendgrid_lists": 100,
     "zendesk": 50,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from personas_dagster.activation.destination import Message
-from personas_dagster.destinations.reading import as_text, attributes_of, traits_of
+from personas_dagster.destinations.reading import apart, as_text, attributes_of, traits_of
 from personas_dagster.destinations.tool import Call
 
 CONTACTS, COMPANIES = "/crm/v3/objects/contacts", "/crm/v3/objects/companies"
@@ -31,21 +31,6 @@ def calls(batch: Sequence[Message], company_property: str | None) -> list[Call]:
             for rows in apart(companies, lambda row: str(batch[row].body["groupId"]))
         ]  # fmt: skip
     return found
-
-
-def apart(rows: Sequence[int], name: Callable[[int], str]) -> list[list[int]]:
-    """Rows in as few groups as there can be without a name twice: HubSpot refuses doubles."""
-    groups: list[tuple[set[str], list[int]]] = []
-    for row in rows:
-        own = name(row)
-        for names, group in groups:
-            if own not in names:
-                names.add(own)
-                group.append(row)
-                break
-        else:
-            groups.append(({own}, [row]))
-    return [group for _, group in groups]
 
 
 def address(message: Message) -> str:

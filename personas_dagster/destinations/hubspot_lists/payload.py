@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from urllib.parse import quote
 
 from personas_dagster.activation.destination import Message
-from personas_dagster.destinations.hubspot.payload import CONTACTS, address, apart, contact
+from personas_dagster.destinations.hubspot.payload import CONTACTS, address, contact
+from personas_dagster.destinations.reading import apart
 from personas_dagster.destinations.tool import Call
 
 LISTS = "/crm/v3/lists"
