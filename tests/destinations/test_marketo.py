@@ -5,13 +5,14 @@ import json
 from typing import Any
 
 import pytest
-from contract import AUDIENCE, Subject, deliver, error_of, no_pace, people, send, write
+from contract import AUDIENCE, Subject, check, deliver, error_of, no_pace, people, send, write
 from pydantic import SecretStr
 
 from personas_dagster.activation.destination import DELIVERED
 from personas_dagster.destinations import open_destination
 from personas_dagster.errors import (
     DeliveryError,
+    NeedsSetup,
     PersonasError,
     Rejected,
     Throttled,
@@ -82,7 +83,7 @@ def test_a_wrong_secret_is_no_way_in(served: Served) -> None:
      ("615", Throttled), ("1016", Throttled), ("1029", Throttled), ("502", Unavailable),
      ("604", Unavailable), ("608", Unavailable), ("611", Unavailable), ("614", Unavailable),
      ("713", Unavailable), ("719", Unavailable), ("609", Rejected), ("612", Rejected),
-     ("701", Rejected), ("1003", Rejected)],
+     ("701", Rejected), ("1003", Rejected), ("1006", NeedsSetup), ("1018", NeedsSetup)],
 )  # fmt: skip
 def test_codes(served: Served, code: str, kind: type[DeliveryError]) -> None:
     account, opened = on(served)
@@ -199,7 +200,8 @@ def test_what_is_missing_is_said(served: Served, settings: Any, form: str, messa
     account.types["half"] = ("key",)
     destination = opened(**settings)
     error = error_of(destination, people(1, destination.abilities, forms=(form,)))
-    assert isinstance(error, Unavailable) and message in str(error)
+    assert isinstance(error, NeedsSetup) and message in str(error)
+    assert check(destination) == str(error)
     assert not account.people and not account.events
 
 
@@ -276,14 +278,14 @@ def test_the_folder_must_be_one(served: Served, folders: int, message: str) -> N
     found = [{"folderId": {"id": n, "type": "Folder"}} for n in range(folders)]
     body = json.dumps({"success": True, "result": found}).encode()
     account.faults.next(None, None, Answer(200, body))
-    error = error_of(destination, people(1, destination.abilities))
-    assert isinstance(error, Unavailable) and message in str(error)
+    assert message in str(check(destination))
 
 
 def test_a_list_that_is_not_there_is_said(served: Served) -> None:
     _, destination = lists(served, lists={AUDIENCE: "77"})
     error = error_of(destination, people(1, destination.abilities))
-    assert isinstance(error, Unavailable) and "1013: Object not found" in str(error)
+    assert isinstance(error, NeedsSetup) and "no list with the id 77" in str(error)
+    assert check(destination) == str(error)
 
 
 @pytest.mark.parametrize(

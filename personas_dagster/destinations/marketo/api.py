@@ -24,6 +24,7 @@ from personas_dagster.destinations.marketo.settings import MarketoAccount
 from personas_dagster.destinations.tool import BatchTool, Call, decoded, fields, items, revealed
 from personas_dagster.errors import (
     DeliveryError,
+    NeedsSetup,
     Rejected,
     Throttled,
     Unauthorized,
@@ -32,7 +33,7 @@ from personas_dagster.errors import (
 
 TOKEN = "/identity/oauth/token"
 
-_RATE, _QUOTA, _NO_DATA = "606", "607", "702"
+_RATE, _QUOTA, _NO_DATA, _MISSING = "606", "607", "702", "1013"
 _STALE = frozenset({"601", "602"})
 _DENIED = frozenset({"600", "603"})
 _BUSY = frozenset({"615", "1016", "1029"})  # too many requests, imports or jobs at once
@@ -47,6 +48,10 @@ _AN_HOUR = 3600.0
 
 class Stale(Unauthorized):
     """The token is not, or no longer, valid; another can be had."""
+
+
+class Missing(NeedsSetup):
+    """There is no object of an id or name that somebody gave."""
 
 
 class MarketoTool(BatchTool):
@@ -126,7 +131,11 @@ class MarketoTool(BatchTool):
         if code in _LATER:
             return Unavailable(text)
         if code in _SETUP:
-            return Unavailable(f"{text}; see the set-up steps of this destination's page")
+            return (
+                Missing(text)
+                if code == _MISSING
+                else NeedsSetup(f"{text}; see the set-up steps of this destination's page")
+            )
         return Rejected(text)
 
     def read(
@@ -139,7 +148,11 @@ class MarketoTool(BatchTool):
         rows = fields(decoded(response)).get("result")
         if not isinstance(rows, list) or len(rows) != count:
             raise Unavailable(f"Marketo did not say what became of {count} rows")
-        return [(one.get("id"), self._outcome(one, response, fine)) for one in map(fields, rows)]
+        found = [(one.get("id"), self._outcome(one, response, fine)) for one in map(fields, rows)]
+        errors = [outcome.error for _, outcome in found]
+        if errors and isinstance(errors[0], NeedsSetup) and all(map(_is_setup, errors)):
+            raise errors[0]
+        return found
 
     async def leads(
         self, messages: Sequence[Message], pace: Pace
@@ -165,6 +178,10 @@ class MarketoTool(BatchTool):
     def shown(self, call: Call) -> Request:
         request = super().shown(call)
         return replace(request, headers={**request.headers, "Authorization": MASK})
+
+
+def _is_setup(error: DeliveryError | None) -> bool:
+    return isinstance(error, NeedsSetup)
 
 
 def _signed(call: Call, token: SecretStr) -> Call:

@@ -13,7 +13,7 @@ from personas_dagster.destinations.marketo import payload
 from personas_dagster.destinations.marketo.api import MarketoTool
 from personas_dagster.destinations.marketo.settings import MarketoSettings
 from personas_dagster.destinations.tool import Call, decoded, fields, items
-from personas_dagster.errors import Unavailable
+from personas_dagster.errors import NeedsSetup, Unavailable
 
 _DESCRIBE = {
     "leads": "/rest/v1/leads/describe.json",
@@ -30,7 +30,7 @@ class Marketo(MarketoTool):
         self._known: dict[str, set[str]] = {}  # kind of object -> fields that can be written
         self._type: int | None = None
 
-    async def prepare(self, batch: Sequence[Message], pace: Pace) -> None:
+    async def prepare(self, batch: Sequence[Message], pace: Pace, *, makes: bool = True) -> None:
         """A field that is missing would refuse the whole batch: ask once which there are."""
         for kind, form in (("leads", "identify"), ("companies", "group")):
             wanted = {
@@ -42,11 +42,11 @@ class Marketo(MarketoTool):
             if kind == "leads" and wanted:
                 wanted.setdefault(self._marketo.lookup_field, "")
             if wanted:
-                await self._have(kind, wanted, pace)
+                await self._have(kind, wanted, pace, makes=makes)
         if self._type is None and any(message.form == "track" for message in batch):
             self._type = await self._activity_type(self._marketo.activity_type or "", pace)
 
-    async def _have(self, kind: str, wanted: Mapping[str, Any], pace: Pace) -> None:
+    async def _have(self, kind: str, wanted: Mapping[str, Any], pace: Pace, *, makes: bool) -> None:
         if kind not in self._known:
             self._known[kind] = await self._describe(kind, pace)
         missing = {name: wanted[name] for name in sorted(wanted.keys() - self._known[kind])}
@@ -54,15 +54,17 @@ class Marketo(MarketoTool):
             return
         if kind == "companies" or not self._marketo.create_fields:
             names = ", ".join(missing)
-            raise Unavailable(
+            raise NeedsSetup(
                 f"Marketo's {kind} have no field {names} that can be written; make it there, or "
                 + ("map it in `fields`" if kind == "companies" else "set create_fields to true")
             )
+        if not makes:
+            return
         made = {"input": [payload.new_field(name, value) for name, value in missing.items()]}
         call = Call("POST", payload.FIELDS, made)
         for _, outcome in self.read(await self.ask(call, pace), len(missing)):
             if outcome.error is not None:
-                raise Unavailable(f"Marketo made not all of {', '.join(missing)}: {outcome.error}")
+                raise NeedsSetup(f"Marketo made not all of {', '.join(missing)}: {outcome.error}")
         self._known[kind] |= missing.keys()
 
     async def _describe(self, kind: str, pace: Pace) -> set[str]:
@@ -84,7 +86,7 @@ class Marketo(MarketoTool):
         have = {one.get("apiName") for one in items(found.get("attributes"))}
         missing = [one for one in payload.ATTRIBUTES if one not in have]
         if not isinstance(number, int) or missing:
-            raise Unavailable(
+            raise NeedsSetup(
                 f"Marketo has no custom activity type `{name}` with the attributes "
                 f"{' and '.join(payload.ATTRIBUTES)}; make it there, and approve it"
             )

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
 from personas_dagster.activation.destination import Message, Outcome, Pace
 from personas_dagster.destinations.lists import ListTool
-from personas_dagster.destinations.marketo.api import MarketoTool
+from personas_dagster.destinations.marketo.api import MarketoTool, Missing
 from personas_dagster.destinations.marketo.payload import ensure, person
 from personas_dagster.destinations.marketo_static_lists import payload
 from personas_dagster.destinations.marketo_static_lists.settings import MarketoStaticListsSettings
 from personas_dagster.destinations.tool import Call, decoded, fields, items
-from personas_dagster.errors import DeliveryError, Rejected, Unavailable
+from personas_dagster.errors import DeliveryError, NeedsSetup, Rejected, Unavailable
 
 _GONE = frozenset({"1004", "1015"})  # no such lead; not on this list
 
@@ -30,6 +31,18 @@ class MarketoStaticLists(MarketoTool, ListTool):
         found = await self._assets(Call("GET", payload.LIST_BY_NAME, params={"name": name}), pace)
         return str(found[0].get("id")) if found else None
 
+    async def has_list(self, number: str, pace: Pace) -> bool:
+        path = f"{payload.LIST}/{quote(number, safe='')}.json"
+        try:
+            return bool(await self._assets(Call("GET", path), pace))
+        except Missing:
+            return False
+
+    async def prepare(self, batch: Sequence[Message], pace: Pace, *, makes: bool = True) -> None:
+        await super().prepare(batch, pace, makes=makes)
+        if not makes and any(self.list_id(one).startswith("<") for one in batch):
+            await self._folder(self._static.folder or "", pace)  # the list is to be made there
+
     async def make_list(self, name: str, pace: Pace) -> str:
         folder = await self._folder(self._static.folder or "", pace)
         form = {"folder": msgspec.json.encode(folder).decode(), "name": name}
@@ -42,7 +55,7 @@ class MarketoStaticLists(MarketoTool, ListTool):
         found = await self._assets(Call("GET", payload.FOLDER_BY_NAME, params={"name": name}), pace)
         if len(found) != 1:
             how_many = "no folder or program" if not found else "more than one folder or program"
-            raise Unavailable(f"Marketo has {how_many} `{name}`; name one in `folder`")
+            raise NeedsSetup(f"Marketo has {how_many} `{name}`; name one in `folder`")
         number = fields(found[0].get("folderId"))
         return {"id": number.get("id"), "type": str(number.get("type")).capitalize()}
 
@@ -66,7 +79,10 @@ class MarketoStaticLists(MarketoTool, ListTool):
         names = [person(one, self._static) for one in people]
         change = self._remove if call.method == "DELETE" else self._add
         fit = [one for one, name in zip(people, names, strict=True) if "," not in name]
-        taken = iter(await change(fit, pace) if fit else ())
+        try:
+            taken = iter(await change(fit, pace) if fit else ())
+        except Missing:
+            raise self.lacks(self.list_id(people[0])) from None
         refused = Outcome(Rejected("Marketo looks up no name that has a comma"))
         return [refused if "," in name else next(taken) for name in names]
 
@@ -76,7 +92,7 @@ class MarketoStaticLists(MarketoTool, ListTool):
         outcomes = [outcome for _, outcome in found]
         known = [at for at, outcome in enumerate(outcomes) if outcome.error is None]
         if known:
-            number = self.list_id(people[0].key)
+            number = self.list_id(people[0])
             add = payload.change(number, [found[at][0] for at in known], (), is_add=True)
             taken = self.read(await self.ask(add, pace), len(known))
             for at, (_, outcome) in zip(known, taken, strict=True):
@@ -85,12 +101,12 @@ class MarketoStaticLists(MarketoTool, ListTool):
 
     async def _remove(self, people: Sequence[Message], pace: Pace) -> list[Outcome]:
         """All leads of that name leave. Who is not there, or not on the list, has left."""
-        found = await self._find(people, pace)
+        found = await self._leads_of(people, pace)
         errors: dict[str, DeliveryError] = {}
         for start in range(0, len(found), payload.MOST_IDS):
             some = found[start : start + payload.MOST_IDS]
             ids = [number for number, _ in some]
-            leave = payload.change(self.list_id(people[0].key), ids, (), is_add=False)
+            leave = payload.change(self.list_id(people[0]), ids, (), is_add=False)
             taken = self.read(await self.ask(leave, pace), len(ids), fine=_GONE)
             errors.update(
                 (name, outcome.error)
@@ -99,7 +115,7 @@ class MarketoStaticLists(MarketoTool, ListTool):
             )
         return [Outcome(errors.get(person(one, self._static).lower())) for one in people]
 
-    async def _find(self, people: Sequence[Message], pace: Pace) -> list[tuple[Any, str]]:
+    async def _leads_of(self, people: Sequence[Message], pace: Pace) -> list[tuple[Any, str]]:
         """The leads of these names, each by its id and name; the name in lower case."""
         found: list[tuple[Any, str]] = []
         page: str | None = None

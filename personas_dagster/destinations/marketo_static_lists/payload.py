@@ -13,19 +13,20 @@ from personas_dagster.destinations.reading import apart
 from personas_dagster.destinations.tool import Call
 
 LISTS = "/rest/asset/v1/staticLists.json"
-LIST_BY_NAME = "/rest/asset/v1/staticList/byName.json"
+LIST = "/rest/asset/v1/staticList"
+LIST_BY_NAME = f"{LIST}/byName.json"
 FOLDER_BY_NAME = "/rest/asset/v1/folder/byName.json"
 BLANK = "<ids of the leads>"
 MOST_IDS = 300
 
 
 def calls(
-    batch: Sequence[Message], list_id: Callable[[str], str], settings: MarketoAccount
+    batch: Sequence[Message], list_id: Callable[[Message], str], settings: MarketoAccount
 ) -> list[Call]:
     """A change of members for each list and direction; the ids are asked for before each."""
     groups: dict[tuple[str, bool], list[int]] = {}
     for row, message in enumerate(batch):
-        groups.setdefault((list_id(message.key), message.form == "add"), []).append(row)
+        groups.setdefault((list_id(message), message.form == "add"), []).append(row)
     return [
         change(number, [BLANK], rows, is_add=is_add)
         for (number, is_add), rows in groups.items()
