@@ -105,8 +105,8 @@ def _destination(space: Space, names: Names, name: str) -> dg.AssetsDefinition:
         reason = deliver.failure(report)
         if reason:
             _observe(opened, names, report, reason, context)
-            error = PersonasError(reason)
-            raise attempts.for_good(context, error) if report.needs_setup_only else error
+            failure = PersonasError(reason)
+            raise attempts.for_good(context, failure) if report.needs_setup_only else failure
 
     return destination
 
