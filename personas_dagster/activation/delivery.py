@@ -282,7 +282,8 @@ def _settle_row(messages: Sequence[Message], dispatch: Dispatch) -> Settled:
     errors = [one.error for one in outcomes if one and one.error]
     detail = str(errors[0])[:_DETAIL] if errors else None
     if all(one == DELIVERED for one in outcomes):
-        return Settled("confirmed")
+        notes = [one.note for one in outcomes if one and one.note]
+        return Settled("confirmed", notes[0][:_DETAIL] if notes else None)
     if None in outcomes or any(not isinstance(error, Rejected) for error in errors):
         return Settled("failed", detail or "not sent")
     taken = any(one == DELIVERED for one in outcomes)

@@ -74,10 +74,11 @@ class Outcome:
     """What became of one message of a batch: delivered, unless it carries an error.
 
     The error's class says what happens next: `Rejected` ends it, `Throttled` and `Unavailable`
-    are tried again.
+    are tried again. `note` is what a person should know of a message that was delivered.
     """
 
     error: DeliveryError | None = None
+    note: str | None = field(default=None, compare=False)
 
 
 DELIVERED = Outcome()

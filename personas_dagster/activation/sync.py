@@ -370,6 +370,8 @@ class _Log:
             if one.outcome == "confirmed":
                 part.confirmed += 1
                 part.messages += len(messages)
+                if one.detail:
+                    part.example(change.profile_id, one.outcome, one.detail)
                 continue
             if one.outcome in ("rejected", "partial"):
                 part.rejected += 1

@@ -15,6 +15,9 @@ from personas_dagster.activation.destination import Destination
 from personas_dagster.destinations.amplitude import open_amplitude
 from personas_dagster.destinations.braze import open_braze
 from personas_dagster.destinations.customerio import open_customerio
+from personas_dagster.destinations.facebook_custom_audiences import (
+    open_facebook_custom_audiences,
+)
 from personas_dagster.destinations.hubspot import open_hubspot
 from personas_dagster.destinations.hubspot_lists import open_hubspot_lists
 from personas_dagster.destinations.intercom import open_intercom
@@ -48,6 +51,7 @@ DESTINATIONS: dict[str, Factory] = {
     "marketo": open_marketo,
     "marketo_static_lists": open_marketo_static_lists,
     "zendesk": open_zendesk,
+    "facebook_custom_audiences": open_facebook_custom_audiences,
     "webhook": open_webhook,
 }
 

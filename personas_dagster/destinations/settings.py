@@ -101,9 +101,29 @@ class ListSettings(ToolSettings):
         float, Field(ge=1, description="Hours between two syncs, at least.")
     ] = 1
 
+    batch_size: Annotated[int, Field(ge=1, description="People per request.")] = 1_000
+
+    @property
+    def matches_on(self) -> tuple[str, ...]:
+        """Identifier types that the tool knows people by, best first."""
+        return ("email",)
+
     @property
     def interval(self) -> timedelta:
         return timedelta(hours=self.interval_hours)
+
+    @property
+    def abilities(self) -> Abilities:
+        return Abilities(
+            kind="list",
+            accepts=("audience",),
+            forms=("add", "remove"),
+            matches_on=self.matches_on,
+            batch_size=self.batch_size,
+            requests_per_second=self.requests_per_second,
+            concurrency=self.concurrency,
+            interval=self.interval,
+        )
 
 
 def bearer(key: SecretStr) -> dict[str, SecretStr]:

@@ -31,6 +31,7 @@ SIMULATORS: dict[str, tuple[str, str]] = {
     "marketo": ("marketo", "Marketo"),
     "marketo_static_lists": ("marketo", "MarketoStaticLists"),
     "zendesk": ("zendesk", "Zendesk"),
+    "facebook_custom_audiences": ("facebook", "FacebookCustomAudiences"),
     "webhook": ("webhook", "Webhook"),
 }
 

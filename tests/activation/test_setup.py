@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from world import World, buyers
 
+from personas_dagster.activation.destination import Outcome
 from personas_dagster.errors import NeedsSetup, PersonasError, Throttled, Unavailable
 
 WHAT = "there is no list `buyers`; make it in the tool"
@@ -94,3 +95,12 @@ def test_a_dry_run_asks_nothing(world: World) -> None:
 def test_lists_are_for_list_destinations(world: World) -> None:
     with pytest.raises(PersonasError, match="tool keeps no lists; remove `list_id`"):
         world.sync(buyers(list_id="42"))
+
+
+def test_what_a_tool_notes_is_in_the_ledger_and_the_report(world: World) -> None:
+    world.tool.faults = lambda batch: [Outcome(note="3 of 10 were unreadable")] * len(batch)
+    report = world.sync()
+    assert report.confirmed == 25 and not report.failed
+    assert set(world.ledger("outcome", "detail")) == {("confirmed", "3 of 10 were unreadable")}
+    assert report.connections["c"].samples[0].detail == "3 of 10 were unreadable"
+    assert world.sync().counts["reasons"] == {}

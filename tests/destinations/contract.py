@@ -98,6 +98,7 @@ def write(
     ]  # fmt: skip
 
 
+DEVICE = "AB12CD34-0000-4000-8000-1234567890AB"
 ANN = {"user_id": "user-123", "email": "ann@example.com"}
 CASES: dict[str, tuple[list[tuple[dict[str, str], str]], dict[str, Any]]] = {
     "audience_entered": ([(ANN, "true")], {"kind": "audience", "key": AUDIENCE}),
@@ -114,7 +115,7 @@ CASES: dict[str, tuple[list[tuple[dict[str, str], str]], dict[str, Any]]] = {
     "anonymous": (
         [({"anonymous_id": "anon-9"}, "true")], {"kind": "audience", "key": AUDIENCE}
     ),
-    "device": ([({"ios.idfa": "AB-12"}, "true")], {"kind": "audience", "key": AUDIENCE}),
+    "device": ([({"ios.idfa": DEVICE}, "true")], {"kind": "audience", "key": AUDIENCE}),
     "several": (
         [({"user_id": f"user-{n}", "email": f"{n}@example.com"}, "true") for n in "abc"],
         {"kind": "audience", "key": AUDIENCE},

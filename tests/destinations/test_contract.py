@@ -11,6 +11,7 @@ from personas_dagster.simulators.serving import Served
 # requests per second that shared/spec/activation.md fixes
 RATES = {
     "braze": 100,
+    "facebook_custom_audiences": 1,  # 5,000 an hour
     "customerio": 30,
     "hubspot": 10,  # 5 objects, two calls each
     "intercom": 8,

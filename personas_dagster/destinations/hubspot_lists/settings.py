@@ -7,7 +7,6 @@ from typing import Annotated
 
 from pydantic import Field, SecretStr
 
-from personas_dagster.activation.destination import Abilities
 from personas_dagster.destinations.hubspot.settings import HOST
 from personas_dagster.destinations.settings import ListSettings, bearer
 
@@ -26,16 +25,3 @@ class HubSpotListsSettings(ListSettings):
     @property
     def credentials(self) -> Mapping[str, SecretStr]:
         return bearer(self.access_token)
-
-    @property
-    def abilities(self) -> Abilities:
-        return Abilities(
-            kind="list",
-            accepts=("audience",),
-            forms=("add", "remove"),
-            matches_on=("email",),
-            batch_size=self.batch_size,
-            requests_per_second=self.requests_per_second,
-            concurrency=self.concurrency,
-            interval=self.interval,
-        )

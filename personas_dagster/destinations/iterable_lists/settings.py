@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from personas_dagster.activation.destination import Abilities
 from personas_dagster.destinations.iterable.settings import HOSTS, MATCHES, Project
 from personas_dagster.destinations.settings import ListSettings
 
@@ -42,14 +41,5 @@ class IterableListsSettings(ListSettings):
         return {"Api-Key": self.api_key}
 
     @property
-    def abilities(self) -> Abilities:
-        return Abilities(
-            kind="list",
-            accepts=("audience",),
-            forms=("add", "remove"),
-            matches_on=MATCHES[self.project],
-            batch_size=self.batch_size,
-            requests_per_second=self.requests_per_second,
-            concurrency=self.concurrency,
-            interval=self.interval,
-        )
+    def matches_on(self) -> tuple[str, ...]:
+        return MATCHES[self.project]

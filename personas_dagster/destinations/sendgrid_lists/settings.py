@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
 
-from personas_dagster.activation.destination import Abilities
 from personas_dagster.destinations.sendgrid.settings import HOSTS
 from personas_dagster.destinations.settings import ListSettings, bearer
 
@@ -34,16 +33,3 @@ class SendGridListsSettings(ListSettings):
     @property
     def credentials(self) -> Mapping[str, SecretStr]:
         return bearer(self.api_key)
-
-    @property
-    def abilities(self) -> Abilities:
-        return Abilities(
-            kind="list",
-            accepts=("audience",),
-            forms=("add", "remove"),
-            matches_on=("email",),
-            batch_size=self.batch_size,
-            requests_per_second=self.requests_per_second,
-            concurrency=self.concurrency,
-            interval=self.interval,
-        )
