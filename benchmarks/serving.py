@@ -142,9 +142,7 @@ def measure(root: Path, messages: int) -> dict[str, Any]:
     finally:
         server.terminate()
         server.wait()
-    kept = sum(
-        path.read_bytes().count(b"\n") for path in (root / "landing/incoming/web").iterdir()
-    )
+    kept = sum(path.read_bytes().count(b"\n") for path in (root / "landing/incoming/web").iterdir())
     if client.refused or kept != len(requests) * BATCH:
         raise SystemExit(f"{client.refused} requests refused, {kept:,} messages kept")
     waits = sorted(client.seconds[CONNECTIONS:])
