@@ -191,7 +191,7 @@ def test_events_of_leads_that_are_no_good(served: Served) -> None:
 @pytest.mark.parametrize(
     ("settings", "form", "message"),
     [({"create_fields": False}, "identify", "leads have no field first_time_shopper"),
-     ({"activity_type": "other"}, "track", "1013: Object not found"),
+     ({"activity_type": "other"}, "track", "activity type `other` with"),
      ({"activity_type": "half"}, "track", "activity type `half` with the attributes key and value"),
      ({"user_id_field": "uid", "create_fields": False}, "identify", "no field first_time_shopper")],
 )  # fmt: skip

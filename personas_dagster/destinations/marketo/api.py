@@ -131,11 +131,8 @@ class MarketoTool(BatchTool):
         if code in _LATER:
             return Unavailable(text)
         if code in _SETUP:
-            return (
-                Missing(text)
-                if code == _MISSING
-                else NeedsSetup(f"{text}; see the set-up steps of this destination's page")
-            )
+            kind = Missing if code == _MISSING else NeedsSetup
+            return kind(f"{text}; see the set-up steps of this destination's page")
         return Rejected(text)
 
     def read(

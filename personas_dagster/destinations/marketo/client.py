@@ -10,7 +10,7 @@ import httpx
 
 from personas_dagster.activation.destination import Message, Outcome, Pace
 from personas_dagster.destinations.marketo import payload
-from personas_dagster.destinations.marketo.api import MarketoTool
+from personas_dagster.destinations.marketo.api import MarketoTool, Missing
 from personas_dagster.destinations.marketo.settings import MarketoSettings
 from personas_dagster.destinations.tool import Call, decoded, fields, items
 from personas_dagster.errors import NeedsSetup, Unavailable
@@ -80,7 +80,10 @@ class Marketo(MarketoTool):
 
     async def _activity_type(self, name: str, pace: Pace) -> int:
         path = f"{payload.TYPES}/{name}/describe.json"
-        answer = fields(decoded(await self.ask(Call("GET", path), pace)))
+        try:
+            answer = fields(decoded(await self.ask(Call("GET", path), pace)))
+        except Missing:
+            answer = {}
         found = next(iter(items(answer.get("result"))), {})
         number = found.get("id")
         have = {one.get("apiName") for one in items(found.get("attributes"))}
