@@ -23,6 +23,7 @@ from personas_dagster.destinations.hubspot_lists import open_hubspot_lists
 from personas_dagster.destinations.intercom import open_intercom
 from personas_dagster.destinations.iterable import open_iterable
 from personas_dagster.destinations.iterable_lists import open_iterable_lists
+from personas_dagster.destinations.kinesis import open_kinesis
 from personas_dagster.destinations.mailchimp import open_mailchimp
 from personas_dagster.destinations.marketo import open_marketo
 from personas_dagster.destinations.marketo_static_lists import open_marketo_static_lists
@@ -52,6 +53,7 @@ DESTINATIONS: dict[str, Factory] = {
     "marketo_static_lists": open_marketo_static_lists,
     "zendesk": open_zendesk,
     "facebook_custom_audiences": open_facebook_custom_audiences,
+    "kinesis": open_kinesis,
     "webhook": open_webhook,
 }
 

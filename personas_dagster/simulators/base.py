@@ -120,6 +120,10 @@ class Simulator:
     def failed(self, status: int) -> Answer:
         return Answer(status, b"upstream is busy")
 
+    def shown(self, seen: Seen) -> str:
+        """A request's body as people read it."""
+        return seen.body.decode()
+
     def missing(self, seen: Seen) -> Answer:
         return answer(404, {"message": f"no route {seen.method} {seen.path}"})
 

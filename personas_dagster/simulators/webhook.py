@@ -47,21 +47,23 @@ class Webhook(Simulator):
             elif self.faults.row():
                 errors.append({"index": index, "message": "busy", "retry": True})
             else:
-                self._keep(message)
+                keep(self, message)
         return answer(200, {"errors": errors} if errors else {})
 
-    def _keep(self, message: dict[str, Any]) -> None:
-        traits = _traits(message)
-        who = str(
-            message.get("userId") or traits.get("email") or message.get("anonymousId") or "nobody"
-        )
-        if message["type"] == "identify":
-            self.person(who).update(traits)
-        elif message["type"] == "group":
-            self.groups.setdefault(message["groupId"], {}).update(traits)
-        elif message["type"] == "track":
-            event = Event(who, message["event"], message["properties"], message["messageId"])
-            self.happen(event)
+
+def keep(account: Simulator, message: dict[str, Any]) -> None:
+    """Keep one of the platform's messages, as whoever gets them raw would."""
+    traits = _traits(message)
+    who = str(
+        message.get("userId") or traits.get("email") or message.get("anonymousId") or "nobody"
+    )
+    if message["type"] == "identify":
+        account.person(who).update(traits)
+    elif message["type"] == "group":
+        account.groups.setdefault(message["groupId"], {}).update(traits)
+    elif message["type"] == "track":
+        event = Event(who, message["event"], message["properties"], message["messageId"])
+        account.happen(event)
 
 
 def _traits(message: dict[str, Any]) -> dict[str, Any]:

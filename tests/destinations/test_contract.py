@@ -40,29 +40,7 @@ def test_golden_payloads(subject: Subject, request: pytest.FixtureRequest) -> No
     )
 
 
-@pytest.mark.parametrize(
-    "clause",
-    [
-        contract.keeps_the_audience,
-        contract.previews_what_it_sends,
-        contract.asks_its_pace,
-        contract.checks_before_the_first_sync,
-        contract.keeps_a_list_that_a_connection_names,
-        contract.understands_faults,
-        contract.understands_silence,
-        contract.understands_statuses,
-        contract.rejects_exactly_the_bad_rows,
-        contract.defers_exactly_the_rows_at_fault,
-        contract.keeps_to_the_limits,
-        contract.survives_faults,
-        contract.has_consistent_abilities,
-        contract.has_strict_settings,
-        contract.opens_without_its_secrets,
-        contract.has_a_page,
-        contract.never_shows_a_secret,
-    ],
-    ids=lambda clause: clause.__name__,
-)
+@pytest.mark.parametrize("clause", contract.CLAUSES, ids=lambda clause: clause.__name__)
 def test_contract(subject: Subject, clause: object) -> None:
     clause(subject)  # type: ignore[operator]
 
