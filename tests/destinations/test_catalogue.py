@@ -32,6 +32,7 @@ CATALOGUE: dict[str, float | None] = {
     "mixpanel": None,
     "amplitude": None,
     "kinesis": None,
+    "facebook_custom_audiences": 1,
     "marketo": None,
     "marketo_static_lists": 6,
     "webhook": None,
