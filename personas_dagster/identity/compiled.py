@@ -21,3 +21,4 @@ for _name, _function in vars(kernel).items():
         _NAMESPACE[_name] = njit(cache=True)(_copy)
 
 run = _NAMESPACE["run"]
+suspects = _NAMESPACE["suspects"]

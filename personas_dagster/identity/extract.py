@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -181,7 +182,7 @@ def _quoted(text: str) -> str:
 def others_of(session: Session, texts: pa.Array) -> pa.Table:
     """The entries in the `others` of combinations: combination, collection, type, value, place."""
     where = pc.is_valid(texts)
-    numbers = pa.array(range(len(texts)), pa.int64()).filter(where)
+    numbers = pa.array(np.arange(len(texts))).filter(where)
     session.register("other_texts", pa.table({"combination": numbers, "j": texts.filter(where)}))
     return session.fetch(
         "SELECT combination, CASE WHEN type = 'group_id' THEN 'accounts' ELSE collection END "

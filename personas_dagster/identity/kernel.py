@@ -180,6 +180,66 @@ def _broken(
     return NONE
 
 
+def suspects(
+    kinds: Ints,
+    by_kind: Ints,
+    limits: Ints,
+    caps: Ints,
+    attached: Ints,
+    merges_before: Ints,
+    offsets: Ints,
+    members: Ints,
+) -> Ints:
+    """Of each identifier, whether a limit or cap could break in its connected component.
+
+    A component that holds no more than every limit allows, all its identifiers taken together,
+    cannot break one in any order. `by_kind` lists the identifiers by type.
+    """
+    n, existing = kinds.size, merges_before.size
+    parent = np.arange(existing + n).astype(np.int32)
+    for identifier in range(n):
+        if attached[identifier] != NONE:
+            parent[existing + identifier] = attached[identifier]
+    for row in range(offsets.size - 1):
+        start, end = offsets[row], offsets[row + 1]
+        if end - start < 2:
+            continue
+        root = _root(parent, existing + members[start])
+        for spot in range(start + 1, end):
+            other = _root(parent, existing + members[spot])
+            if other < root:
+                root, other = other, root
+            parent[other] = root
+    held = np.zeros(existing + n, np.int32)
+    merges = np.zeros(existing + n, np.int32)
+    suspect = np.zeros(existing + n, np.bool_)
+    for number in range(existing):
+        merges[_root(parent, number)] += merges_before[number] + 1
+    for identifier in range(n):
+        held[_root(parent, existing + identifier)] += 1
+    for number in range(existing + n):
+        most = merges[number] + held[number] - 1
+        suspect[number] = held[number] > caps[0] or most > caps[1]
+    counts = held
+    counts[:] = 0
+    start = 0
+    while start < n:
+        kind, end = kinds[by_kind[start]], start
+        while end < n and kinds[by_kind[end]] == kind:
+            root = _root(parent, existing + by_kind[end])
+            counts[root] += 1
+            if counts[root] > limits[kind]:
+                suspect[root] = True
+            end += 1
+        for spot in range(start, end):
+            counts[_root(parent, existing + by_kind[spot])] = 0
+        start = end
+    found = np.empty(n, np.bool_)
+    for identifier in range(n):
+        found[identifier] = suspect[_root(parent, existing + identifier)]
+    return found
+
+
 def run(
     kinds: Ints,
     limits: Ints,
@@ -194,11 +254,13 @@ def run(
     instead: Ints,
     order: Ints,
     instants: Ints,
+    guarded: Ints,
 ) -> tuple[Ints, Ints, Ints, Ints, Ints, Ints]:
     """Resolve the messages `order[p]` (combinations) at `instants[p]`, one after the other.
 
     `attached` and `first_seen` are carried on in place. A combination c with `test[c]` >= 0
-    stands for `instead[c]` when identifier `test[c]` is attached by then.
+    stands for `instead[c]` when identifier `test[c]` is attached by then. `guarded` says of each
+    identifier whether a limit can break where it is (`suspects`); elsewhere nothing is counted.
     """
     n, existing = kinds.size, merges_before.size
     capacity = existing + n
@@ -217,7 +279,7 @@ def run(
     )
     spare = 0
     for identifier in range(n):
-        if attached[identifier] != NONE:
+        if guarded[identifier] and attached[identifier] != NONE:
             spare = _attach(identifier, attached[identifier], kinds, windows, state, spare)
     first_place = np.full(n, NONE, np.int32)
     settled = np.zeros(offsets.size - 1, np.uint8)  # 1: accepted whole, 2: refused
@@ -242,6 +304,7 @@ def run(
         if whole == 0:
             continue
         kept = whole
+        guard = guarded[members[start]]
         while True:
             n_roots, n_fresh = 0, 0
             for identifier in members[start : start + kept]:
@@ -259,7 +322,7 @@ def run(
                     roots[later] = roots[later - 1]
                 roots[spot] = root
                 n_roots += 1
-            if kept == 1 or (n_roots == 1 and n_fresh == 0):
+            if not guard or kept == 1 or (n_roots == 1 and n_fresh == 0):
                 break
             broken = _broken(
                 roots[:n_roots],
@@ -294,7 +357,8 @@ def run(
             into = roots[0]
         for child in roots[1:n_roots]:
             parent[child] = into
-            _join(into, child, state)
+            if guard:
+                _join(into, child, state)
             merged = _grown(merged, n_merged + 4)
             merged[n_merged] = into
             merged[n_merged + 1] = child
@@ -305,7 +369,8 @@ def run(
             attached[identifier] = into
             first_seen[identifier] = at
             first_place[identifier] = place
-            spare = _attach(identifier, into, kinds, windows, state, spare)
+            if guard:
+                spare = _attach(identifier, into, kinds, windows, state, spare)
         settled[combination] = 1 if kept == whole else 2
     return (
         first_place,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from personas_dagster.identity.extract import KEY, combinations, others_of, prepare_extraction
 from personas_dagster.identity.rules import IdentityRules
@@ -29,16 +30,20 @@ GROUP BY {key} ORDER BY min(epoch_us(received_at))
 _LAST = """
 SELECT w.combination, max({{'at': epoch_us(received_at), 'message_id': message_id}}) AS last
 FROM (SELECT {columns}, received_at, message_id
-      FROM raw_events WHERE load_id > $1 AND load_id <= $2) r
+      FROM raw_events WHERE load_id > $1 AND load_id <= $2 AND {likely}) r
 JOIN wanted w ON {same}
 GROUP BY w.combination ORDER BY w.combination
 """
 _ALL = """
 SELECT w.combination, epoch_us(r.received_at) AS at, r.message_id, r.source_id, r.file_id, r.line
 FROM (SELECT {columns}, received_at, message_id, source_id, file_id, line
-      FROM raw_events WHERE load_id > $1 AND load_id <= $2) r
+      FROM raw_events WHERE load_id > $1 AND load_id <= $2 AND {likely}) r
 JOIN wanted w ON {same}
 """
+# Told by columns that are there as they are, before any JSON is read; an alias has its user_id first.
+_LIKELY = (
+    "coalesce(user_id, anonymous_id) IN (SELECT coalesce(user_id, anonymous_id) FROM wanted)"
+)
 _MESSAGE = pa.schema(
     {
         "combination": pa.int64(),
@@ -52,17 +57,20 @@ _MESSAGE = pa.schema(
 
 
 class Places:
-    """Messages in the order of resolution: a place is a position in it."""
+    """Messages in the order of resolution: a place is a position in it.
 
-    def __init__(self, table: pa.Table) -> None:
+    `rows` says which of the table's rows they are.
+    """
+
+    def __init__(self, table: pa.Table, rows: Ints) -> None:
         self.table = table
-        self._order = _in_order(table)
-        self.combination: Ints = self._sorted("combination")
-        self.at: Ints = self._sorted("at")
+        self._order = _in_order(table, rows)
+        self.combination: Ints = table.column("combination").to_numpy()[self._order]
+        self.at: Ints = table.column("at").to_numpy()[self._order]
 
-    def _sorted(self, name: str) -> Ints:
-        found: Ints = self.table.column(name).to_numpy()[self._order]
-        return found
+    @property
+    def rows(self) -> Ints:
+        return self._order
 
     def take(self, name: str, places: Ints) -> pa.ChunkedArray:
         return self.table.column(name).take(pa.array(self._order[places]))
@@ -84,7 +92,7 @@ class Messages:
         self.total = int(self.counts.sum())
         self.others = others_of(session, self.keys.column("others"))
         self._whole = np.zeros(self.combinations, bool)
-        self.places = Places(self._first())
+        self.places = Places(self._first(), np.arange(self.combinations))
 
     def _first(self) -> pa.Table:
         first = _only(self.keys.column("first"))
@@ -109,9 +117,11 @@ class Messages:
         if everything:
             new = ~self._whole
         found = self._fetch(session, _ALL, np.flatnonzero(new))
-        table = self.places.table
-        rest = table.filter(pa.array(~new[table.column("combination").to_numpy()]))
-        self.places = Places(pa.concat_tables([rest, found.cast(_MESSAGE)]).combine_chunks())
+        before = self.places
+        rest = before.rows[~new[before.combination]]
+        table = pa.concat_tables([before.table, found.cast(_MESSAGE)]).combine_chunks()
+        rows = np.concatenate([rest, np.arange(before.table.num_rows, table.num_rows)])
+        self.places = Places(table, rows)
         self._whole |= new
         return True
 
@@ -123,23 +133,27 @@ class Messages:
         keys = self.keys.select(list(KEY)).take(pa.array(wanted))
         session.register("wanted", keys.append_column("combination", pa.array(wanted)))
         same = " AND ".join(f"w.{name} IS NOT DISTINCT FROM r.{name}" for name in KEY)
-        return session.fetch(query.format(columns=self._columns, same=same), self._span)
+        named = pc.or_(pc.is_valid(keys.column("user_id")), pc.is_valid(keys.column("anonymous_id")))
+        likely = _LIKELY if pc.all(named).as_py() else "true"
+        query = query.format(columns=self._columns, same=same, likely=likely)
+        return session.fetch(query, self._span)
 
 
 def _only(column: pa.ChunkedArray) -> Any:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _in_order(table: pa.Table) -> Ints:
+def _in_order(table: pa.Table, rows: Ints) -> Ints:
     """The rows by (at, message_id); texts are compared only where instants are equal."""
-    at = table.column("at").to_numpy()
-    order = np.argsort(at, kind="stable")
-    same = at[order[1:]] == at[order[:-1]]
+    at = table.column("at").to_numpy()[rows]
+    order = rows[np.argsort(at, kind="stable")]
+    at = table.column("at").to_numpy()[order]
+    same = at[1:] == at[:-1]
     if same.any():
         tied = np.concatenate([same, [False]]) | np.concatenate([[False], same])
-        rows = pa.array(order[tied])
-        names = table.column("message_id").take(rows)
-        ties = pa.table({"at": at[order[tied]], "message_id": names, "row": rows})
+        numbers = pa.array(order[tied])
+        names = table.column("message_id").take(numbers)
+        ties = pa.table({"at": at[tied], "message_id": names, "row": numbers})
         ties = ties.sort_by([("at", "ascending"), ("message_id", "ascending")])
         order[tied] = ties.column("row").to_numpy()
     return order

@@ -144,12 +144,9 @@ class _Found:
     def add_type(
         self, kind: str, columns: Sequence[pa.Array], others: pa.Table, places: Sequence[int]
     ) -> None:
-        texts = [normalise(kind, column) for column in columns]
-        listed = normalise(kind, _text(others.column("value")))
-        encoded = pa.concat_arrays([*texts, listed]).dictionary_encode()
-        indices = np.asarray(encoded.indices.fill_null(NONE))
+        values, indices = _encoded(kind, [*columns, _text(others.column("value"))])
         start = 0
-        for text, place in zip(texts, places, strict=True):
+        for text, place in zip(columns, places, strict=True):
             self._add_entries(
                 np.arange(len(text)), indices[start : start + len(text)], np.full(len(text), place)
             )
@@ -159,8 +156,7 @@ class _Found:
             indices[start:],
             others.column("place").to_numpy(),
         )
-        self._add_identifiers([kind], np.zeros(len(encoded.dictionary), np.int64),
-                              encoded.dictionary)  # fmt: skip
+        self._add_identifiers([kind], np.zeros(len(values), np.int64), values)
 
     def add_rest(self, others: pa.Table) -> None:
         """All types that have no column of their own, however many there are."""
@@ -239,6 +235,18 @@ class _Found:
             combination, identifier, place = combination[kept], identifier[kept], place[kept]
         offsets, members = _members(rows, combination, identifier, place, kind_of)
         return Numbered(kinds, kind_of, values, offsets, members, test, instead, pairs)
+
+
+def _encoded(kind: str, columns: Sequence[pa.Array]) -> tuple[pa.Array, Ints]:
+    """The distinct values of one type in their normal form, and which of them each value is."""
+    raw = pa.concat_arrays(columns).dictionary_encode()
+    indices: Ints = np.asarray(raw.indices.fill_null(NONE)).astype(np.int64)
+    values = normalise(kind, raw.dictionary)
+    if values.equals(raw.dictionary):
+        return values, indices
+    again = values.dictionary_encode()
+    renumbered: Ints = np.append(np.asarray(again.indices.fill_null(NONE)).astype(np.int64), NONE)
+    return again.dictionary, renumbered[indices]
 
 
 def _members(

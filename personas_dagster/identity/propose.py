@@ -18,7 +18,7 @@ import pyarrow as pa
 from personas_dagster.identity import outcome
 from personas_dagster.identity.messages import Messages
 from personas_dagster.identity.numbering import NONE, number
-from personas_dagster.identity.resolve import resolve
+from personas_dagster.identity.resolve import resolve, suspects
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.identity.touched import read_touched
 from personas_dagster.interfaces import Lake, Session
@@ -26,6 +26,7 @@ from personas_dagster.interfaces import Lake, Session
 COLLECTIONS = ("users", "accounts")
 _GRAPH = ("profiles", "identifiers", "merges", "dropped_identifiers")
 _PATIENCE = 2
+_FEW = 0.1  # of the messages
 
 
 @dataclass(frozen=True)
@@ -93,19 +94,29 @@ def _resolve(
 ) -> outcome.Resolved:
     """Resolve one collection.
 
-    A combination that was refused once is resolved again with each of its messages, so all of
-    them are taken, and everything is done anew; after some rounds of that, with all messages.
+    A combination that was refused once is resolved again with each of its messages. Where few
+    could be refused, all messages of those are taken at once; else they are taken as refusals
+    are met, and everything is done anew; after some rounds of that, with all messages.
     """
     numbered = number(messages.keys, messages.others, rules, collection)
     touched = read_touched(session, numbered.names(), collection)
     before = outcome.before(numbered, touched, rules)
-    messages.take_all(session, np.flatnonzero(numbered.test[: messages.combinations] != NONE))
+    guarded = suspects(numbered, before, rules)
+    first = numbered.first()[: messages.combinations]
+    doubtful = first != NONE
+    doubtful[doubtful] = guarded[first[doubtful]]
+    doubtful &= messages.counts > 1
+    wanted = np.zeros(messages.combinations, bool)
+    if messages.counts[doubtful].sum() <= messages.total * _FEW:
+        wanted |= doubtful
+    wanted[np.flatnonzero(numbered.test[: messages.combinations] != NONE)] = True
     detached = numbered.detached[:, 0]
-    messages.take_all(session, np.unique(detached[detached < messages.combinations]))
+    wanted[detached[detached < messages.combinations]] = True
+    messages.take_all(session, np.flatnonzero(wanted))
     rounds = 0
     while True:
         places = messages.places
-        found = resolve(numbered, before, rules, places.combination, places.at)
+        found = resolve(numbered, before, rules, places.combination, places.at, guarded)
         refused = np.flatnonzero(found.refused[: messages.combinations] & (messages.counts > 1))
         rounds += 1
         if not messages.take_all(session, refused, everything=rounds >= _PATIENCE):

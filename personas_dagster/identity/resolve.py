@@ -50,11 +50,42 @@ class Outcome:
     refused: Ints  # of each combination: whether an identifier was ever removed
 
 
+def suspects(numbered: Numbered, before: Before, rules: IdentityRules) -> Ints:
+    """Of each identifier, whether a limit could break where it is.
+
+    Elsewhere the order of messages decides nothing but names and instants. For a small load the
+    question costs more than it saves: there, all are.
+    """
+    kinds = before.kind_of.astype(np.int32)
+    if len(numbered.offsets) <= _WORTH_COMPILING or not len(numbered.members):
+        return np.ones(len(kinds), np.bool_)
+    from personas_dagster.identity import compiled
+
+    found: Ints = compiled.suspects(
+        kinds,
+        np.argsort(kinds.astype(np.int16), kind="stable").astype(np.int32),
+        _limits(numbered, rules),
+        _caps(rules),
+        before.attached,
+        before.merges.astype(np.int32),
+        numbered.offsets.astype(np.int64),
+        numbered.members.astype(np.int32),
+    )
+    return found
+
+
 def resolve(
-    numbered: Numbered, before: Before, rules: IdentityRules, order: Ints, instants: Ints
+    numbered: Numbered,
+    before: Before,
+    rules: IdentityRules,
+    order: Ints,
+    instants: Ints,
+    guarded: Ints,
 ) -> Outcome:
-    """Resolve messages, given as combinations (`order`) at `instants` in microseconds."""
-    limits = np.array([rules.rule(kind).limit for kind in numbered.kinds], np.int64)
+    """Resolve messages, given as combinations (`order`) at `instants` in microseconds.
+
+    `guarded` is what `suspects` found.
+    """
     windows = np.array(
         [
             NONE if window is None else int(window.total_seconds()) * _TICKS
@@ -68,9 +99,9 @@ def resolve(
     run = _kernel(len(order))
     place, created, merges, drops, apart, settled = run(
         before.kind_of.astype(np.int32),
-        limits,
+        _limits(numbered, rules),
         windows,
-        np.array([rules.max_identifiers, rules.max_merges], np.int64),
+        _caps(rules),
         attached,
         first_seen,
         before.merges.astype(np.int32),
@@ -80,8 +111,17 @@ def resolve(
         numbered.instead.astype(np.int32),
         order.astype(np.int32),
         instants.astype(np.int64),
+        guarded,
     )
     return Outcome(len(before.merges), attached, place, created, merges, drops, apart, settled == 2)
+
+
+def _limits(numbered: Numbered, rules: IdentityRules) -> Ints:
+    return np.array([rules.rule(kind).limit for kind in numbered.kinds], np.int64)
+
+
+def _caps(rules: IdentityRules) -> Ints:
+    return np.array([rules.max_identifiers, rules.max_merges], np.int64)
 
 
 def broken_texts(kinds: list[str], rules: IdentityRules) -> list[str]:

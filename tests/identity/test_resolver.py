@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from personas_dagster.identity import resolve as resolving
 from personas_dagster.identity.numbering import NONE, Numbered
-from personas_dagster.identity.resolve import Before, resolve
+from personas_dagster.identity.resolve import Before, resolve, suspects
 from personas_dagster.identity.rules import IdentityRules, TypeRule
 from tests.identity.graph import START
 from tests.identity.oracle import Oracle
@@ -87,7 +87,8 @@ def test_any_stream(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
             np.full(made.size, NONE, np.int32),
             np.zeros(made.size, np.int64),
         )
-        outcome = resolve(made, before, rules, np.array(order), np.array(instants))
+        guarded = suspects(made, before, rules)
+        outcome = resolve(made, before, rules, np.array(order), np.array(instants), guarded)
         names = [made.kinds[k] + ":" + v for k, v in zip(made.kind_of, made.values.to_pylist(),
                                                          strict=True)]  # fmt: skip
         number_of = {row[0]: place for place, row in enumerate(oracle.profiles)}
@@ -140,5 +141,6 @@ def test_a_hub_and_a_chain_take_linear_time(size: int) -> None:
             np.full(made.size, NONE, np.int32),
             np.zeros(made.size, np.int64),
         )
-        outcome = resolve(made, before, rules, spots, spots)
+        guarded = suspects(made, before, rules)
+        outcome = resolve(made, before, rules, spots, spots, guarded)
         assert len(outcome.created) == 1 and not outcome.drops.size
