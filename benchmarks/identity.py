@@ -92,7 +92,7 @@ def exact(lake: DeltaLake, engine: DuckDBEngine, clock: Clock, *, load_id: int) 
                               earlier_shares=[])  # fmt: skip
         assert all(finding.passed for finding in findings), findings
     with clock.step("apply"):
-        loads.write_candidates(lake, engine, load_id)
+        loads.write_candidates(lake, load_id)
     return dict(found.counts)
 
 

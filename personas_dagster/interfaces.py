@@ -36,6 +36,12 @@ class Lake(Protocol):
     ) -> int:
         """Put `data` in place of the rows that match the Delta predicate `where` (all, if None)."""
 
+    def adopt(self, name: str, source: str, *, once: tuple[str, int] | None = None) -> int:
+        """Append all rows of the table `source`, which has the same columns, in one commit.
+
+        Its files are taken as they are, so nothing is read or written anew. Returns how many rows.
+        """
+
     def files(self, name: str) -> list[str]:
         """The data files of the table as it stands (empty when it was never written)."""
 

@@ -120,26 +120,57 @@ FROM identifiers i JOIN climbed c USING (profile_id) GROUP BY ALL
 _AFTER = """
 CREATE OR REPLACE TEMP TABLE after_counts AS
 SELECT coalesce(t.parent_id, n.profile_id) AS profile_id, n.type, sum(n.held) AS held,
-       max(n.held) FILTER (n.was_there) AS most, min(n.sample) AS sample
+       max(n.held) FILTER (n.was_there) AS most
 FROM (
-    SELECT profile_id, type, held, true AS was_there, NULL AS sample FROM before_counts
+    SELECT profile_id, type, held, true AS was_there FROM before_counts
     UNION ALL
-    SELECT profile_id, type, count(*), false, min(value) FROM candidate_identifiers GROUP BY ALL
+    SELECT profile_id, type, count(*), false FROM candidate_identifiers GROUP BY ALL
 ) n LEFT JOIN tops t ON t.child_id = n.profile_id
 GROUP BY ALL
 """
-_JOINED = """
-LEFT JOIN (SELECT t.parent_id AS profile_id, min(m.identifiers) AS joined
-           FROM candidate_merges m JOIN tops t USING (child_id) GROUP BY ALL) j USING (profile_id)
+# Examples are looked for only where something may be wrong: most loads have no such profile.
+_SUSPECTED = (
+    """
+    CREATE OR REPLACE TEMP TABLE suspected AS
+    SELECT DISTINCT profile_id FROM after_counts JOIN type_limits l USING (type)
+    WHERE held > l.max AND held > coalesce(most, 0)
+    UNION
+    SELECT profile_id FROM after_counts GROUP BY profile_id HAVING sum(held) > $1
+    """,
+    """
+    CREATE OR REPLACE TEMP TABLE suspects AS
+    SELECT s.profile_id, coalesce(t.child_id, s.profile_id) AS member_id
+    FROM suspected s JOIN tops t ON t.parent_id = s.profile_id
+    UNION
+    SELECT profile_id, profile_id FROM suspected
+    """,
+    """
+    CREATE OR REPLACE TEMP TABLE samples AS
+    SELECT s.profile_id, i.type, min(i.value) AS sample
+    FROM candidate_identifiers i JOIN suspects s ON s.member_id = i.profile_id GROUP BY ALL
+    """,
+    """
+    CREATE OR REPLACE TEMP TABLE joiners AS
+    SELECT s.profile_id, min(m.identifiers) AS joined
+    FROM candidate_merges m JOIN suspects s ON s.member_id = m.child_id GROUP BY ALL
+    """,
+)
+_EXAMPLES = """
+LEFT JOIN samples n USING (profile_id, type) LEFT JOIN joiners j USING (profile_id)
 """
 # A windowed limit is judged by the resolver, message by message; at rest only `ever` can be.
 # Limits that were tightened later bind growth only: a profile that was above already may stay.
 _ABOVE = f"""
-SELECT coalesce(a.type || ':' || a.sample, a.type || ' joined by ' || j.joined, a.type) || ' ('
+SELECT coalesce(type || ':' || n.sample, type || ' joined by ' || j.joined, type) || ' ('
        || a.held || ' on one profile, limit ' || l.max || ')' AS sample
-FROM after_counts a JOIN type_limits l USING (type) {_JOINED}
+FROM after_counts a JOIN type_limits l USING (type) {_EXAMPLES}
 WHERE l.is_ever AND a.held > l.max AND a.held > coalesce(a.most, 0)
 ORDER BY ALL
+"""
+# Different hashes are of different identifiers; what shares one is looked at.
+_ALL_NEW = """
+SELECT count(*) = count(DISTINCT hash(collection, type, value))
+       AND NOT EXISTS (SELECT 1 FROM identifiers) FROM candidate_identifiers
 """
 _SHARED = """
 SELECT type || ':' || value AS sample FROM (
@@ -148,6 +179,16 @@ SELECT type || ':' || value AS sample FROM (
     SELECT i.collection, i.type, i.value FROM identifiers i
     SEMI JOIN candidate_identifiers c USING (collection, type, value)
 ) GROUP BY collection, type, value HAVING count(*) > 1 ORDER BY ALL
+"""
+_ALL_KNOWN = """
+SELECT count(*) = 0 FROM (
+    SELECT profile_id FROM candidate_combinations
+    UNION ALL SELECT account_id FROM candidate_combinations WHERE account_id IS NOT NULL
+    UNION ALL SELECT unnest([profile_id, account_id]) FROM candidate_message_profiles
+) ANTI JOIN (
+    SELECT profile_id FROM profiles UNION ALL SELECT profile_id FROM candidate_profiles
+) USING (profile_id)
+WHERE profile_id IS NOT NULL
 """
 _MISSING = """
 WITH known AS (
@@ -169,9 +210,9 @@ WITH known AS (
 SELECT DISTINCT sample FROM lost ORDER BY ALL
 """
 _BLOBS = f"""
-SELECT coalesce(min(a.type || ':' || a.sample), 'joined by ' || any_value(j.joined), '?') || ' ('
+SELECT coalesce(min(type || ':' || n.sample), 'joined by ' || any_value(j.joined), '?') || ' ('
        || sum(a.held) || ' identifiers, ' || coalesce(any_value(b.held), 0) || ' before)' AS sample
-FROM after_counts a {_JOINED}
+FROM after_counts a SEMI JOIN suspected USING (profile_id) {_EXAMPLES}
 LEFT JOIN (SELECT coalesce(t.parent_id, s.profile_id) AS profile_id, max(s.held) AS held
            FROM (SELECT profile_id, sum(held) AS held FROM before_counts GROUP BY ALL) s
            LEFT JOIN tops t ON t.child_id = s.profile_id GROUP BY ALL) b USING (profile_id)
@@ -188,9 +229,11 @@ SELECT type || ':' || id || ' (' || count(*) || ' merges)' AS sample FROM (
 """
 _EMPTY = """
 SELECT coalesce(type, '?') || ':' || coalesce(value, 'null') AS sample FROM candidate_identifiers
-WHERE value IS NULL OR trim(value) = '' OR type IS NULL OR type = ''
-   OR (collection, type, value) IN (SELECT (collection, type, value) FROM blocked_facts)
-ORDER BY ALL
+WHERE value IS NULL OR trim(value) = '' OR type IS NULL OR type = '' ORDER BY ALL
+"""
+_BLOCKED = """
+SELECT type || ':' || value AS sample FROM candidate_identifiers
+SEMI JOIN blocked_facts USING (collection, type, value) ORDER BY ALL
 """
 
 
@@ -218,11 +261,15 @@ def find(
     session.run(_AFTER)
     kinds = session.fetch("SELECT DISTINCT type FROM after_counts WHERE type IS NOT NULL")
     _register_limits(session, rules, kinds.column(0).to_pylist())
+    first, *others = _SUSPECTED
+    session.run(first, [rules.max_profile_identifiers])
+    for statement in others:
+        session.run(statement)
     return (
         _offenders(session, "above_limit", _ABOVE),
-        _offenders(session, "shared_identifier", _SHARED),
+        _offenders(session, "shared_identifier", _SHARED, unless=_ALL_NEW),
         _offenders(session, "cycle", _CYCLES),
-        _offenders(session, "missing_profile", _MISSING),
+        _offenders(session, "missing_profile", _MISSING, unless=_ALL_KNOWN),
         _offenders(session, "blob", _BLOBS, [rules.max_profile_identifiers]),
         _merge_share(session, messages, merged, profiles, earlier_shares),
         _bad_values(session, rules),
@@ -249,25 +296,37 @@ def _register_limits(session: Session, rules: IdentityRules, kinds: Sequence[str
 
 def _bad_values(session: Session, rules: IdentityRules) -> Finding:
     """Null, empty and blocked values."""
-    facts = zip(*rules.facts.blocked, strict=True) if rules.facts.blocked else ((), (), ())
-    names = ("collection", "type", "value")
-    columns = [pa.array(column, pa.string()) for column in facts]
-    session.register("blocked_facts", pa.table(columns, names=names))
-    found = _offenders(session, "bad_value", _EMPTY)
-    offending, sample = found.offending, [*found.sample]
+    found = [_offenders(session, "bad_value", _EMPTY)]
+    if rules.facts.blocked:
+        names = ("collection", "type", "value")
+        columns = [
+            pa.array(column, pa.string()) for column in zip(*rules.facts.blocked, strict=True)
+        ]
+        session.register("blocked_facts", pa.table(columns, names=names))
+        found.append(_offenders(session, "bad_value", _BLOCKED))
+    offending = sum(one.offending for one in found)
+    sample = [value for one in found for value in one.sample]
     kinds = session.fetch("SELECT DISTINCT type FROM candidate_identifiers WHERE type <> ''")
     for kind in sorted(kinds.column(0).to_pylist()):
-        query = "SELECT DISTINCT value FROM candidate_identifiers WHERE type = $1 AND value <> ''"
+        query = "SELECT value FROM candidate_identifiers WHERE type = $1 AND value <> ''"
         values = session.fetch(query, [kind]).column(0).combine_chunks()
-        blocked = values.filter(blocked_values(rules, kind, values)).to_pylist()
+        blocked = set(values.filter(blocked_values(rules, kind, values)).to_pylist())
         offending += len(blocked)
         sample += sorted(f"{kind}:{value}" for value in blocked)
     return Finding("bad_value", offending, tuple(sample[:_SAMPLE]))
 
 
 def _offenders(
-    session: Session, check: str, query: str, parameters: Sequence[Any] | None = None
+    session: Session,
+    check: str,
+    query: str,
+    parameters: Sequence[Any] | None = None,
+    *,
+    unless: str | None = None,
 ) -> Finding:
+    """What a query lists; nothing, where the cheaper question `unless` is answered with true."""
+    if unless and session.fetch(unless).column(0)[0].as_py():
+        return Finding(check, 0)
     found = session.fetch(query, parameters).column(0).to_pylist()
     return Finding(check, len(found), tuple(found[:_SAMPLE]))
 

@@ -172,7 +172,7 @@ def _apply(
 ) -> Applied:
     load_id = row["load_id"]
     _update(state, load_id, status="applying")
-    rows = write_candidates(lake, engine, load_id)
+    rows = write_candidates(lake, load_id)
     before = _digests_before(state, load_id)
     with engine.session(lake) as session:
         digests = graph_digests(session) if before is None else _carried(session, before)
@@ -180,15 +180,12 @@ def _apply(
     return Applied(load_id, rows, digests)
 
 
-def write_candidates(lake: Lake, engine: Engine, load_id: int) -> dict[str, int]:
+def write_candidates(lake: Lake, load_id: int) -> dict[str, int]:
     """Append the candidates to the graph's tables, once per load; rows by table."""
-    rows = {}
-    with engine.session(lake) as session:
-        for table in GRAPH_TABLES:
-            session.view(f"candidate_{table}")
-            data = session.stream(f"SELECT * FROM candidate_{table}")
-            rows[table] = lake.append(table, data, once=("identity", load_id))
-    return rows
+    return {
+        table: lake.adopt(table, f"candidate_{table}", once=("identity", load_id))
+        for table in GRAPH_TABLES
+    }
 
 
 _LINK_COLUMNS = (

@@ -40,10 +40,8 @@ FROM (SELECT {columns}, received_at, message_id, source_id, file_id, line
       FROM raw_events WHERE load_id > $1 AND load_id <= $2 AND {likely}) r
 JOIN wanted w ON {same}
 """
-# Told by columns that are there as they are, before any JSON is read; an alias has its user_id first.
-_LIKELY = (
-    "coalesce(user_id, anonymous_id) IN (SELECT coalesce(user_id, anonymous_id) FROM wanted)"
-)
+# Told by columns as they stand, before any JSON is read; an alias is known by its user_id.
+_LIKELY = "coalesce(user_id, anonymous_id) IN (SELECT coalesce(user_id, anonymous_id) FROM wanted)"
 _MESSAGE = pa.schema(
     {
         "combination": pa.int64(),
@@ -133,7 +131,9 @@ class Messages:
         keys = self.keys.select(list(KEY)).take(pa.array(wanted))
         session.register("wanted", keys.append_column("combination", pa.array(wanted)))
         same = " AND ".join(f"w.{name} IS NOT DISTINCT FROM r.{name}" for name in KEY)
-        named = pc.or_(pc.is_valid(keys.column("user_id")), pc.is_valid(keys.column("anonymous_id")))
+        named = pc.or_(
+            pc.is_valid(keys.column("user_id")), pc.is_valid(keys.column("anonymous_id"))
+        )
         likely = _LIKELY if pc.all(named).as_py() else "true"
         query = query.format(columns=self._columns, same=same, likely=likely)
         return session.fetch(query, self._span)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,7 @@ from personas_dagster.interfaces import Lake, Session
 COLLECTIONS = ("users", "accounts")
 _GRAPH = ("profiles", "identifiers", "merges", "dropped_identifiers")
 _PATIENCE = 2
+_WRITERS = 2
 _FEW = 0.1  # of the messages
 
 
@@ -60,20 +62,27 @@ def propose(
         _resolve(session, messages, rules, space_id=space_id, collection=collection)
         for collection in COLLECTIONS
     )
-    of_users = outcome.tables(users, rules, load_id=load_id)
-    of_accounts = outcome.tables(accounts, rules, load_id=load_id)
-    counts = {
-        name: lake.replace(
-            f"candidate_{name}", pa.concat_tables([of_users[name], of_accounts[name]])
-        )
-        for name in _GRAPH
-    }
-    assigned = outcome.assigned(messages, users, accounts)
-    counts["account_links"] = lake.replace(
-        "candidate_account_links", outcome.links(session, messages, assigned, load_id=load_id)
-    )
-    lake.replace("candidate_combinations", assigned.combinations(messages, load_id=load_id))
-    lake.replace("candidate_message_profiles", assigned.messages(load_id=load_id))
+    with ThreadPoolExecutor(_WRITERS) as pool:  # one table is written while the next is made
+
+        def write(name: str, table: pa.Table) -> Future[int]:
+            return pool.submit(lake.replace, f"candidate_{name}", table)
+
+        assigned = outcome.assigned(messages, users, accounts)
+        write_others = [
+            write("combinations", assigned.combinations(messages, load_id=load_id)),
+            write("message_profiles", assigned.messages(load_id=load_id)),
+        ]
+        of_users = outcome.tables(users, rules, load_id=load_id)
+        of_accounts = outcome.tables(accounts, rules, load_id=load_id)
+        written = {
+            name: write(name, pa.concat_tables([of_users[name], of_accounts[name]]))
+            for name in _GRAPH
+        }
+        links = outcome.links(session, messages, assigned, load_id=load_id)
+        written["account_links"] = write("account_links", links)
+        counts = {name: one.result() for name, one in written.items()}
+        for one in write_others:
+            one.result()
     dropped = Counter[str]()
     for part in (of_users, of_accounts):
         for entry in part["dropped_identifiers"].column("limit_broken").value_counts().to_pylist():

@@ -98,8 +98,7 @@ def replay(
             )
         with engine.session(lake) as session:
             for table in GRAPH_TABLES:
-                session.view(f"candidate_{table}")
-                lake.append(table, session.stream(f"SELECT * FROM candidate_{table}"))
+                lake.adopt(table, f"candidate_{table}")
             if with_events:
                 resolve_messages(session, rules, **places)
                 append_resolved(session, lake, load_id=load.load_id, once=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,9 @@ from typing import Any, Literal
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.fs import DeltaStorageHandler
+from deltalake.transaction import AddAction
+from pyarrow.fs import PyFileSystem, copy_files
 
 from personas_dagster.errors import LakeUnavailable
 from personas_dagster.interfaces import Data
@@ -86,16 +90,12 @@ class DeltaLake:
         if self._is_pinned(name):
             raise LakeUnavailable(f"a snapshot of {name} is read-only; open the lake itself")
         spec, table = TABLES[name], self._open(name)
-        if once and table is not None:
-            done = table.transaction_version(once[0])
-            if done is not None and done >= once[1]:
-                if isinstance(data, pa.RecordBatchReader):
-                    data.close()  # unread, it would keep its session busy
-                return 0
+        if _is_done(table, once):
+            if isinstance(data, pa.RecordBatchReader):
+                data.close()  # unread, it would keep its session busy
+            return 0
         counter = _Counter(data, _schema(spec, data.schema))
-        properties = CommitProperties(
-            app_transactions=[Transaction(once[0], once[1])] if once else None
-        )
+        properties = _properties(once)
         target = table if table is not None else self._uri(name)
         options: dict[str, Any] = {
             "partition_by": list(spec.partition_by) or None,
@@ -112,6 +112,32 @@ class DeltaLake:
         except (DeltaError, OSError) as error:
             raise _unavailable(name, self.root, error) from error
         return counter.rows
+
+    def adopt(self, name: str, source: str, *, once: tuple[str, int] | None = None) -> int:
+        spec, given, table = TABLES[name], self._open(source), self._open(name)
+        added = [] if given is None else pa.table(given.get_add_actions(flatten=True)).to_pylist()
+        if given is None or not added or spec.partition_by or self._is_pinned(name):
+            return self.append(name, spec.schema.empty_table(), once=once)
+        if _is_done(table, once):
+            return 0
+        try:
+            if table is None:
+                table = DeltaTable.create(
+                    self._uri(name), spec.schema, mode="ignore", storage_options=self._storage
+                )
+            target = PyFileSystem(DeltaStorageHandler.from_table(table._table))
+            origin = PyFileSystem(DeltaStorageHandler.from_table(given._table))
+            for file in added:
+                copy_files(file["path"], file["path"], origin, target)
+            table.create_write_transaction(
+                [_as_added(file) for file in added],
+                mode="append",
+                schema=spec.schema,
+                commit_properties=_properties(once),
+            )
+        except (DeltaError, OSError) as error:
+            raise _unavailable(name, self.root, error) from error
+        return sum(int(file["num_records"]) for file in added)
 
     def files(self, name: str) -> list[str]:
         table = self._open(name)
@@ -175,6 +201,23 @@ def _schema(spec: Table, given: pa.Schema) -> pa.Schema:
         field for field in given if spec.derived is not None and field.name.startswith(spec.derived)
     ]
     return pa.schema([*spec.schema, *derived])
+
+
+def _is_done(table: DeltaTable | None, once: tuple[str, int] | None) -> bool:
+    """Whether this writer appended this number, or a later one, before."""
+    if once is None or table is None:
+        return False
+    done = table.transaction_version(once[0])
+    return done is not None and done >= once[1]
+
+
+def _properties(once: tuple[str, int] | None) -> CommitProperties:
+    return CommitProperties(app_transactions=[Transaction(once[0], once[1])] if once else None)
+
+
+def _as_added(file: Mapping[str, Any]) -> AddAction:
+    stats = json.dumps({"numRecords": file["num_records"]})
+    return AddAction(file["path"], file["size_bytes"], {}, file["modification_time"], True, stats)
 
 
 def _local(uri: str) -> str:

@@ -34,6 +34,10 @@ class Overlay:
     ) -> int:
         return self._writable(name).replace(name, data, where=where, once=once)
 
+    def adopt(self, name: str, source: str, *, once: tuple[str, int] | None = None) -> int:
+        self._writable(source)
+        return self._writable(name).adopt(name, source, once=once)
+
     def files(self, name: str) -> list[str]:
         return (self._over if name in self._names else self._base).files(name)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 
 from personas_dagster.engines import DuckDBEngine
 from personas_dagster.errors import LakeUnavailable
@@ -188,3 +189,54 @@ def test_every_table_can_be_written_and_read(lake: DeltaLake, name: str) -> None
     assert lake.append(name, pa.table(arrays, schema=spec.schema)) == 1
     assert list(rows(lake, name)[0]) == spec.schema.names
     assert spec.description and set(spec.bookkeeping) <= set(spec.schema.names)
+
+
+def merge(child: str) -> pa.Table:
+    row = {"collection": "users", "parent_id": "p", "child_id": child, "merged_at": AT,
+           "message_id": "m", "identifiers": "[]", "load_id": 1}  # fmt: skip
+    return pa.Table.from_pylist([row], schema=TABLES["merges"].schema)
+
+
+def children(lake: DeltaLake) -> list[str]:
+    return sorted(row["child_id"] for row in rows(lake, "merges"))
+
+
+def test_adopt_takes_another_tables_rows_once(lake: DeltaLake) -> None:
+    lake.replace("candidate_merges", merge("a"))
+    assert lake.adopt("merges", "candidate_merges", once=("identity", 1)) == 1
+    assert lake.adopt("merges", "candidate_merges", once=("identity", 1)) == 0
+    lake.replace("candidate_merges", merge("b"))
+    assert lake.adopt("merges", "candidate_merges", once=("identity", 2)) == 1
+    assert children(lake) == ["a", "b"]
+    lake.append("merges", merge("c"))
+    assert children(lake) == ["a", "b", "c"]
+
+
+def test_adopt_of_nothing_still_counts_as_done(lake: DeltaLake) -> None:
+    assert lake.adopt("merges", "candidate_merges", once=("identity", 1)) == 0
+    lake.replace("candidate_merges", merge("late"))
+    assert lake.adopt("merges", "candidate_merges", once=("identity", 1)) == 0
+    assert children(lake) == []
+
+
+def test_adopt_into_a_snapshot_is_refused(lake: DeltaLake) -> None:
+    lake.replace("candidate_merges", merge("a"))
+    with pytest.raises(LakeUnavailable, match="read-only"):
+        lake.at(lake.versions()).adopt("merges", "candidate_merges")
+
+
+def test_adopt_that_was_killed_before_its_commit(
+    lake: DeltaLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.replace("candidate_merges", merge("a"))
+
+    def killed(*_: object, **__: object) -> None:
+        raise OSError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DeltaTable, "create_write_transaction", killed)
+        with pytest.raises(LakeUnavailable, match="killed"):
+            lake.adopt("merges", "candidate_merges", once=("identity", 1))
+    assert children(lake) == []
+    assert lake.adopt("merges", "candidate_merges", once=("identity", 1)) == 1
+    assert children(lake) == ["a"]
