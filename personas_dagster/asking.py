@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from personas_dagster.errors import PersonasError, QueryError
-from personas_dagster.interfaces import Session
+from personas_dagster.interfaces import Lake, Session
 from personas_dagster.query import (
     Definition,
     Layer,
@@ -192,6 +192,23 @@ def rows(session: Session, asked: Sequence[Asked]) -> Iterator[dict[str, Any]]:
                 "external_ids": json.loads(row["ids"]),
                 "value": json.loads(row["value"]),
             }
+
+
+def audience_sizes(space: Space, lake: Lake, *, as_of: dt.datetime) -> dict[str, int]:
+    """How many members each of the space's audiences has at `as_of`, on what `lake` holds.
+
+    Custom and computed traits are evaluated on it too.
+    """
+    with space.session(lake) as session:
+        custom_values(session, as_of=as_of, promote=space.promotions)
+        show_custom_values(session)
+        definitions = dated_definitions(space)
+        layers = prepare_world(session, as_of=as_of, typed=typed_columns(tuple(definitions)))
+        chosen = plan(definitions, as_of=as_of, audiences=space.audience_keys, layers=layers)
+        evaluate(session, chosen)
+        table = session.fetch("SELECT key, count(*) AS n FROM results GROUP BY key")
+    found = {row["key"]: row["n"] for row in table.to_pylist()}
+    return {key: found.get(key, 0) for key in space.audience_keys}
 
 
 _FIND = """

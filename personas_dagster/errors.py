@@ -4,6 +4,7 @@ PersonasError
 ├── DefinitionError          a definition file that does not hold; carries `problems`
 ├── QueryError               a query that does not parse or type-check
 ├── InputError               a file of messages that cannot be read at all
+├── NotFound                 what was named is not there
 ├── Busy                     somebody else holds the lease; wait or stop them
 ├── StoreError
 │   ├── StateUnavailable     the state database is locked or out of reach
@@ -28,6 +29,10 @@ from pathlib import Path
 
 class PersonasError(Exception):
     """Base of the tree. `str(error)` is one line that a person can act on."""
+
+
+class NotFound(PersonasError):
+    """What was named is not there: a profile, an identifier."""
 
 
 @dataclass(frozen=True, order=True)

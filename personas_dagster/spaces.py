@@ -177,7 +177,7 @@ class Space:
         return found[0] if found else None
 
     @contextmanager
-    def session(self, lake: DeltaLake | None = None) -> Iterator[Session]:
+    def session(self, lake: Lake | None = None) -> Iterator[Session]:
         """A session with the graph's relations and current values (default: the snapshot)."""
         with self.engine.session(self.snapshot() if lake is None else lake) as session:
             views.prepare(session)

@@ -1,4 +1,4 @@
-"""Commands that read what the last refresh published: query, profile, identity, export."""
+"""Commands that read what the last refresh published: query, profile, export."""
 
 from __future__ import annotations
 
@@ -50,9 +50,6 @@ class Layout(StrEnum):
 def add_to(app: typer.Typer) -> None:
     app.command()(query)
     app.command()(profile)
-    identity = typer.Typer(no_args_is_help=True, help="The identity graph.")
-    identity.command("export")(identity_export)
-    app.add_typer(identity, name="identity")
     export = typer.Typer(no_args_is_help=True, help="CSV files.")
     export.command("audience")(export_audience)
     app.add_typer(export, name="export")
@@ -126,22 +123,6 @@ def profile(
     shell = Shell(project, space, quiet, verbose)
     with shell.space.session() as session:
         emit(asking.profile(session, identifier))
-
-
-def identity_export(
-    project: ProjectOption = Path(),
-    space: SpaceOption = None,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
-) -> None:
-    """The graph: one JSON line per profile.
-
-    Example: personas identity export > graph.jsonl
-    """
-    shell = Shell(project, space, quiet, verbose)
-    with shell.space.session() as session:
-        for line in asking.graph(session):
-            sys.stdout.write(line + "\n")
 
 
 def export_audience(

@@ -9,7 +9,16 @@ import typer
 from rich.console import Console
 
 from personas_dagster import __version__
-from personas_dagster.cli import access, ask, data, deliveries, place, serve, upkeep
+from personas_dagster.cli import (
+    access,
+    ask,
+    data,
+    deliveries,
+    identity,
+    place,
+    serve,
+    upkeep,
+)
 from personas_dagster.errors import DefinitionError, PersonasError
 
 app = typer.Typer(
@@ -24,6 +33,7 @@ place.add_to(app)
 data.add_to(app)
 deliveries.add_to(app)
 ask.add_to(app)
+identity.add_to(app)
 serve.add_to(app)
 access.add_to(app)
 upkeep.add_to(app)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from personas_dagster.errors import PersonasError
+from personas_dagster.errors import NotFound, PersonasError
 from personas_dagster.identity.decisions import Decision, decisions, facts_of_load, record
 from personas_dagster.identity.facts import Identifier
 from personas_dagster.identity.guard import MAY_PASS
@@ -50,17 +50,22 @@ class Deciding:
     now: dt.datetime
     by: str = ""
     reason: str = ""
+    published: Lake | None = None  # what people are shown; default: the lake itself
+
+    @property
+    def shown(self) -> Lake:
+        return self.lake if self.published is None else self.published
 
 
 def company(session: Session, identifier: Identifier) -> tuple[tuple[str, str], ...]:
     """The other identifiers of the identifier's profile. The session must be prepared.
 
-    Raises PersonasError when no profile holds the identifier.
+    Raises NotFound when no profile holds the identifier.
     """
     found = session.fetch(_PROFILE, list(identifier)).to_pylist()
     names = [(row["type"], row["value"]) for row in found]
     if not names:
-        raise PersonasError(
+        raise NotFound(
             f"{name_of(identifier)} is on no {identifier[0][:-1]}'s profile; look it up with "
             "`personas identity export`"
         )
@@ -78,11 +83,23 @@ def decide(place: Deciding, what: str, identifier: Identifier, rules: IdentityRu
     Raises PersonasError when there is nothing to decide.
     """
     finish(place.lake, place.engine, place.state, now=place.now)
+    decision = seen(place, what, identifier, rules)
+    with place.state.begin() as connection:
+        record(connection, decision)
+        if what in ("detach", "delete"):
+            ask(connection, why=f"{what} an identifier", now=place.now)
+        else:
+            give_up_candidates(connection)
+    return decision
+
+
+def seen(place: Deciding, what: str, identifier: Identifier, rules: IdentityRules) -> Decision:
+    """The decision as it would be recorded now; nothing is written."""
     decided = decisions(place.state)
     shown: tuple[tuple[str, str], ...] = ()
     taken = False
     if what in ("detach", "delete"):
-        with place.engine.session(place.lake) as session:
+        with place.engine.session(place.shown) as session:
             prepare(session)
             shown = company(session, identifier)
             parameters = [*identifier, place.space_id]
@@ -99,7 +116,7 @@ def decide(place: Deciding, what: str, identifier: Identifier, rules: IdentityRu
         )
     elif _stands(decided, identifier) == what:
         raise PersonasError(f"{name_of(identifier)} is {what}ed already")
-    decision = Decision(
+    return Decision(
         what,
         identifier,
         place.now,
@@ -109,13 +126,33 @@ def decide(place: Deciding, what: str, identifier: Identifier, rules: IdentityRu
         company=shown if what == "detach" else (),
         taken=taken,
     )
-    with place.state.begin() as connection:
-        record(connection, decision)
-        if what in ("detach", "delete"):
-            ask(connection, why=f"{what} {name_of(identifier)}", now=place.now)
-        else:
-            give_up_candidates(connection)
-    return decision
+
+
+def check_deletable(
+    place: Deciding, identifier: Identifier, *, looked_up: Identifier | None = None
+) -> None:
+    """Raise when this identifier must not be deleted, of the profile that was looked up if any.
+
+    NotFound: no such profile, or it does not hold the identifier. PersonasError: an account's
+    identifier, the one that was looked up, or a profile's last user id.
+    """
+    collection, kind, _ = identifier
+    if collection != "users" or kind == "group_id":
+        raise PersonasError(f"{kind} names an account; only identifiers of users can be deleted")
+    if looked_up == identifier:
+        raise PersonasError(
+            f"{name_of(identifier)} is what the profile was looked up by; look it up by another "
+            "user_id to delete this one"
+        )
+    with place.engine.session(place.shown) as session:
+        prepare(session)
+        others = company(session, looked_up or identifier)
+    if looked_up and identifier[1:] not in others:
+        raise NotFound(f"{name_of(identifier)} is not on the profile of {name_of(looked_up)}")
+    if kind == "user_id" and not any(other == "user_id" for other, _ in others):
+        raise PersonasError(
+            f"{name_of(identifier)} is the profile's last user_id; delete the person instead"
+        )
 
 
 def _stands(decided: tuple[Decision, ...], identifier: Identifier) -> str | None:

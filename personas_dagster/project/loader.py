@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from personas_dagster.errors import DefinitionError, Problem
+from personas_dagster.errors import DefinitionError, InputError, Problem
 from personas_dagster.project import models, wording
 from personas_dagster.project.checks import cross_check
 from personas_dagster.project.declared import Declared, M, Project
@@ -64,6 +64,17 @@ def read_project(root: Path) -> tuple[Project, list[Problem]]:
     )
     problems, warnings = cross_check(project, reader.broken)
     return replace(project, warnings=tuple(warnings)), [*reader.problems, *problems]
+
+
+def read_identity(path: Path) -> models.Identity:
+    """Identity rules from a file like assets/identity.yaml. DefinitionError names each problem."""
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; give one like assets/identity.yaml")
+    reader = _Reader(path.parent)
+    found = reader.single(path.name, models.Identity)
+    if reader.problems:
+        raise DefinitionError(reader.problems)
+    return found
 
 
 class _Reader:

@@ -1,0 +1,138 @@
+"""The identity graph on the command line: decide, look first, rebuild, simulate, ask why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.running import Personas
+
+DAY = "2026-01-{:02}T00:00:00Z"
+
+
+def said(number: int, **fields: Any) -> dict[str, Any]:
+    at = DAY.format(number)
+    return {"messageId": f"m{number}", "type": "track", "event": "Order Completed",
+            "receivedAt": at, "timestamp": at, **fields}  # fmt: skip
+
+
+@pytest.fixture
+def shop(personas: Personas, place: Any) -> Personas:
+    """u1 and a kiosk that u1 and others use; buyers are who ordered twice."""
+    place.define({"audiences/buyers": "event('Order Completed').count() >= 2"})
+    rows = [
+        said(1, userId="u1", anonymousId="kiosk"),
+        said(2, anonymousId="kiosk"),
+        said(3, userId="u2"),
+    ]
+    assert personas("ingest", place.messages(*rows, name="first.jsonl")).code == 0
+    ended = personas("refresh", "--as-of", DAY.format(10))
+    assert ended.code == 0, ended.err
+    return personas
+
+
+def graph(personas: Personas) -> set[frozenset[str]]:
+    return {
+        frozenset(f"{i['type']}:{i['id']}" for i in row["external_ids"])
+        for row in personas("identity", "export").rows
+    }
+
+
+def people(*ids: str) -> set[frozenset[str]]:
+    return {frozenset(one.split()) for one in ids}
+
+
+def test_detach_shows_first_and_needs_an_answer(shop: Personas) -> None:
+    ended = shop("identity", "detach", "anonymous_id:kiosk")
+    assert ended.code == 1 and "add --yes to do it" in ended.err
+    figures, example = ended.rows
+    assert (figures["profiles_before"], figures["profiles_after"]) == (2, 3)
+    assert figures["merges_avoided"] == 1 and example["example"] == "split"
+    assert example["after"] == [[{"type": "anonymous_id", "id": "kiosk"}],
+                                [{"type": "user_id", "id": "u1"}]]  # fmt: skip
+    assert graph(shop) == people("user_id:u1 anonymous_id:kiosk", "user_id:u2")
+
+
+def test_detach_publishes_the_graph_and_what_is_computed_on_it(shop: Personas, place: Any) -> None:
+    assert shop("query", "event('Order Completed').count() >= 2").rows[0]["external_ids"] == {
+        "user_id": ["u1"], "anonymous_id": ["kiosk"]
+    }  # fmt: skip
+    ended = shop("identity", "detach", "anonymous_id:kiosk", "--yes", "--reason", "shared")
+    assert ended.code == 0, ended.err
+    (row,) = ended.rows
+    assert row["decision"] == "detach" and row["rows"]["profiles"] == 3 and row["digests"]
+    assert graph(shop) == people("user_id:u1", "anonymous_id:kiosk", "user_id:u2")
+    profile = shop("profile", "user_id:u1").rows[0]
+    assert "buyers" not in str(profile["audiences"])
+    ended = shop("identity", "detach", "anonymous_id:kiosk", "--yes")
+    assert ended.code == 1 and "only identifier of its profile" in ended.err
+    (found,) = shop("identity", "explain", "user_id:u1", "anonymous_id:kiosk").rows
+    assert not found["one_profile"]
+    (decision,) = found["decisions"]
+    assert (decision["what"], decision["reason"]) == ("detach", "shared")
+    # The rebuild that follows keeps it.
+    before = shop("identity", "export").out
+    ended = shop("identity", "rebuild")
+    assert ended.code == 0 and ended.rows[0]["digests"] == row["digests"]
+    assert shop("identity", "export").out == before
+
+
+def test_delete_an_identifier(shop: Personas) -> None:
+    ended = shop("identity", "delete", "user_id:u1", "--yes")
+    assert ended.code == 1 and "last user_id" in ended.err
+    ended = shop("identity", "delete", "group_id:g", "--yes")
+    assert ended.code == 1 and "names an account" in ended.err
+    assert shop("identity", "delete", "anonymous_id:kiosk", "--yes").code == 0
+    assert graph(shop) == people("user_id:u1", "user_id:u2")
+
+
+def test_block_and_allow(shop: Personas, place: Any) -> None:
+    (row,) = shop("identity", "block", "anonymous_id:kiosk", "--reason", "a kiosk").rows
+    assert row["decision"] == "block" and row["by"]
+    late = said(4, userId="u2", anonymousId="kiosk")
+    shop("ingest", place.messages(late, said(5, anonymousId="kiosk"), name="second.jsonl"))
+    assert shop("refresh", "--as-of", DAY.format(11)).code == 0
+    assert graph(shop) == people("user_id:u1 anonymous_id:kiosk", "user_id:u2")
+    ended = shop("identity", "block", "anonymous_id:kiosk")
+    assert ended.code == 1 and "is blocked already" in ended.err
+    assert shop("identity", "allow", "anonymous_id:kiosk").rows[0]["decision"] == "allow"
+
+
+def test_simulate_changes_nothing(shop: Personas, tmp_path: Path) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("types:\n  anonymous_id: {blocked: [kiosk]}\n")
+    before = shop("identity", "export").out
+    ended = shop("identity", "simulate", "--rules", rules)
+    assert ended.code == 0, ended.err
+    figures, *rest = ended.rows
+    assert figures["profiles_before"] == figures["profiles_after"] == 2
+    assert figures["identifiers_lost"] == 1
+    assert {"audience": "buyers", "before": 1, "after": 0} in rest
+    assert shop("identity", "export").out == before
+    rules.write_text("max_merges: few\n")
+    ended = shop("identity", "simulate", "--rules", rules)
+    assert ended.code == 1 and "rules.yaml:1:" in ended.err
+    ended = shop("identity", "simulate", "--rules", tmp_path / "none.yaml")
+    assert ended.code == 1 and "is not a file" in ended.err
+
+
+def test_rebuild_by_time_shows_first_what_would_change(shop: Personas, place: Any) -> None:
+    """A message that came late had been too late to be the first of the kiosk."""
+    late = said(1, messageId="late", userId="u2", anonymousId="kiosk",
+                receivedAt="2025-12-31T00:00:00Z", timestamp="2025-12-31T00:00:00Z")  # fmt: skip
+    shop("ingest", place.messages(late, name="late.jsonl"))
+    assert shop("refresh", "--as-of", DAY.format(12)).code == 0
+    ended = shop("identity", "rebuild", "--by-time")
+    assert ended.code == 1 and ended.rows[0]["merges_made"] == ended.rows[0]["merges_avoided"] == 1
+    ended = shop("identity", "rebuild", "--by-time", "--yes")
+    assert ended.code == 0, ended.err
+    assert graph(shop) == people("user_id:u2 anonymous_id:kiosk", "user_id:u1")
+
+
+def test_an_identifier_that_is_none(shop: Personas) -> None:
+    ended = shop("identity", "detach", "kiosk")
+    assert ended.code == 1 and "expected TYPE:VALUE" in ended.err
+    ended = shop("identity", "explain", "user_id:u1", "user_id:nobody")
+    assert ended.code == 1 and "user_id:nobody is on no profile" in ended.err
