@@ -13,7 +13,14 @@ from typing import Any
 
 import dagster as dg
 
-from personas_dagster.assets import computed, destinations, events, identity, sql_traits
+from personas_dagster.assets import (
+    computed,
+    destinations,
+    events,
+    identity,
+    profiles,
+    sql_traits,
+)
 from personas_dagster.assets.keys import Names
 from personas_dagster.resources import SpaceResource
 from personas_dagster.resources.space import declared
@@ -39,6 +46,7 @@ def build(root: Path | str = ".", space: str | None = None, **overrides: Any) ->
         *identity.assets(names),
         *computed.assets(opened, names),
         *by_sql,
+        *profiles.assets(opened, names),
         *destinations.assets(opened, names),
     ]
     refresh = jobs.refresh_job(opened, names)

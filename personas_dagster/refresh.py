@@ -25,6 +25,7 @@ from personas_dagster.identity import rebuilding, views
 from personas_dagster.identity.guard import Verdict
 from personas_dagster.identity.propose import Proposal
 from personas_dagster.lake.tables import TABLES
+from personas_dagster.profiles.keeping import Kept, Published, bring_up
 from personas_dagster.query import Definition, typed_columns
 from personas_dagster.spaces import Space
 from personas_dagster.state.registry import created, register
@@ -268,6 +269,25 @@ def finish(space: Space, refresh: Refresh, *, now: dt.datetime) -> dict[str, int
         "refresh", space.name, at=now, outcome="finished", counts={"as_of": _text(refresh.as_of)}
     )
     return versions
+
+
+def keep_profiles(space: Space) -> Kept | None:
+    """Bring the profile store in step with the last finished refresh; None before the first.
+
+    The caller holds the space's refresh lease. The store is the last step of a refresh, after
+    it was published: one that died on the way is caught up with by the next.
+    """
+    last = space.last_refresh()
+    if last is None:
+        return None
+    published = Published(
+        last["refresh_id"],
+        last["as_of"],
+        last["versions"],
+        tuple(sorted(space.computed_keys)),
+        tuple(sorted(space.audience_keys)),
+    )
+    return bring_up(space.profiles, space.lake, space.engine, published, rules=space.rules)
 
 
 def _registered(space: Space) -> Mapping[str, tuple[str, Mapping[str, Any]]]:

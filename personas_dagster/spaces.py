@@ -25,6 +25,7 @@ from personas_dagster.identity import views
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Lake, Session
 from personas_dagster.lake import DeltaLake
+from personas_dagster.profiles.store import ProfileStore, open_store
 from personas_dagster.project import models, wording
 from personas_dagster.project.declared import Project, query_definitions, space_identity
 from personas_dagster.query import Definition
@@ -86,6 +87,11 @@ class Space:
         if self.simulation is None:
             return self.lake
         return WithLedger(self.lake, self.simulation.ledger(self.name))
+
+    @cached_property
+    def profiles(self) -> ProfileStore:
+        """What the Profile API reads: the last refresh that the store was brought up to."""
+        return open_store(self.state.url)
 
     @cached_property
     def landing(self) -> Landing:

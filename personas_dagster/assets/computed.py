@@ -78,6 +78,19 @@ def _compute(space: Space, names: Names) -> dg.AssetsDefinition:
             kinds={"deltalake"},
             skippable=True,
         ),
+        dg.AssetSpec(
+            names.key("published"),
+            deps=[
+                changes,
+                *map(names.trait, space.computed_keys),
+                *map(names.audience, space.audience_keys),
+            ],
+            description="What readers see: the versions of all tables, as of one instant. Every "
+            "refresh publishes, also one that changed nothing.",
+            group_name="serving",
+            owners=owners(None),
+            kinds={"deltalake"},
+        ),
     ]
 
     @dg.multi_asset(name=f"{space.name}__{COMPUTE}", specs=specs, can_subset=True)
@@ -97,10 +110,19 @@ def _compute(space: Space, names: Names) -> dg.AssetsDefinition:
                 for key, m in computed.movements.items()
             },
         )
-        refresh.finish(held, this, now=space.now())
+        versions = refresh.finish(held, this, now=space.now())
         for result in _results(held, names, this, computed):
             if result.asset_key in context.selected_asset_keys:
                 yield result
+        if names.key("published") in context.selected_asset_keys:
+            yield dg.MaterializeResult(
+                asset_key=names.key("published"),
+                metadata={
+                    "as_of": dg.MetadataValue.timestamp(this.as_of),
+                    "refresh_id": this.refresh_id,
+                    "versions": dg.MetadataValue.json(versions),
+                },
+            )
 
     return compute
 

@@ -7,6 +7,7 @@ import dagster as dg
 
 from personas_dagster import refresh, warehousing
 from personas_dagster.assets import metadata as show
+from personas_dagster.assets import profiles
 from personas_dagster.assets.computed import COMPUTE, runs
 from personas_dagster.assets.keys import Names, declared_at, owners
 from personas_dagster.resources import SpaceResource
@@ -50,6 +51,7 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
         refresh.note(held, this, sql_traits_changed=changed)
         if not runs(context, COMPUTE):
             refresh.finish(held, this, now=space.now())
+            context.log_event(profiles.told(names, refresh.keep_profiles(held)))
         for key, report in result.reports.items():
             yield dg.MaterializeResult(
                 asset_key=names.sql_trait(key),

@@ -85,6 +85,8 @@ def _selection(space: Space, names: Names, only: Sequence[str]) -> list[dg.Asset
         *map(names.connected, only),
         names.key("audience_memberships"),
         names.key("audience_changes"),
+        names.key("published"),
+        names.key("profile_store"),
     ]
 
 

@@ -24,6 +24,8 @@ def refresh_job(space: Space, names: Names) -> Any:
             "custom_traits",
             "audience_memberships",
             "audience_changes",
+            "published",
+            "profile_store",
         )
     ]
     keys += [names.trait(key) for key in space.computed_keys]

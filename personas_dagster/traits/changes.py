@@ -36,13 +36,20 @@ WHERE n.value IS DISTINCT FROM c.value
 """
 
 
-def current(session: Session, table: str, *, name: str | None = None) -> None:
+def current(
+    session: Session, table: str, *, name: str | None = None, of: str | None = None
+) -> None:
     """Create `current_<table>(collection, profile_id, key, value, updated_at, source_id)`.
 
+    Of all profiles, or of those in the relation `of(profile_id)`, which holds every child too.
     The session must have the graph's relations.
     """
     session.view(table)
-    query = _CURRENT.format(log=exp.to_identifier(table, quoted=True).sql(dialect="duckdb"))
+    log = exp.to_identifier(table, quoted=True).sql(dialect="duckdb")
+    query = _CURRENT.format(log=log)
+    if of is not None:
+        some = exp.to_identifier(of, quoted=True).sql(dialect="duckdb")
+        query = _CURRENT.format(log=f"(SELECT * FROM {log} SEMI JOIN {some} USING (profile_id))")
     target = exp.to_identifier(name or f"current_{table}", quoted=True).sql(dialect="duckdb")
     session.run(f"CREATE OR REPLACE TEMP TABLE {target} AS {query}")
 

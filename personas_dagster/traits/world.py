@@ -23,7 +23,7 @@ _MEMBERS = """
 CREATE OR REPLACE TEMP VIEW members AS
 SELECT a.audience, a.collection, coalesce(m.parent_id, a.profile_id) AS profile_id,
        min(a.entered_at) AS entered_at
-FROM audience_memberships a LEFT JOIN graph_parents m ON m.child_id = a.profile_id
+FROM {memberships} a LEFT JOIN graph_parents m ON m.child_id = a.profile_id
 GROUP BY ALL
 """
 # Whoever was ever in: for those who are in no more, the audience is false and not absent. Those
@@ -81,14 +81,21 @@ SELECT collection, profile_id, key, arg_min(value, class) AS value FROM (
 """
 
 
-def prepare_values(session: Session, *, defined: Collection[str]) -> None:
-    """`trait_values` and `members`; `defined` are the keys of the space's computed traits."""
+def prepare_values(session: Session, *, defined: Collection[str], of: str | None = None) -> None:
+    """`trait_values` and `members`; `defined` are the keys of the space's computed traits.
+
+    Of all profiles, or of those in the relation `of(profile_id)`, which holds every child too.
+    """
     for table in ("custom_traits", "computed_traits", "sql_traits"):
-        current(session, table)
+        current(session, table, of=of)
     session.register("defined_keys", pa.table({"key": pa.array(sorted(defined), pa.string())}))
     session.view("audience_memberships")
     session.run(_VALUES)
-    session.run(_MEMBERS)
+    memberships = "audience_memberships"
+    if of is not None:
+        some = exp.to_identifier(of, quoted=True).sql(dialect="duckdb")
+        memberships = f"(SELECT * FROM {memberships} SEMI JOIN {some} USING (profile_id))"
+    session.run(_MEMBERS.format(memberships=memberships))
 
 
 def prepare_world(

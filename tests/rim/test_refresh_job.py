@@ -13,7 +13,10 @@ from personas_dagster import refresh
 from tests.rim.conftest import New
 from tests.rim.project import Project, materialised, order, orders, reason
 
-STAGES = ["custom_traits", "events", "identity_graph", "landing", "merge_candidates"]
+STAGES = [
+    *("custom_traits", "events", "identity_graph", "landing", "merge_candidates"),
+    *("profile_store", "published"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,299 @@
+"""The profile store kept in step with what was published: filled once, then changed.
+
+What belongs here: what of a refresh the store does not hold yet. A fill takes everything; a
+change takes profiles with new values, identifiers, merges and messages only. Where the graph is
+not the one that the store grew from (it was rebuilt, somebody was deleted), the store is filled
+anew.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from personas_dagster.errors import LakeUnavailable
+from personas_dagster.identity import views
+from personas_dagster.identity.rules import IdentityRules
+from personas_dagster.interfaces import Engine, Lake, Session
+from personas_dagster.profiles import rows, tables
+from personas_dagster.profiles.store import Held, ProfileStore, Writer
+from personas_dagster.traits.world import prepare_values
+
+EVENT_DAYS = 14
+_GRAPH = ("profiles", "identifiers", "merges", "account_links")
+_LOGS = ("custom_traits", "computed_traits", "sql_traits")
+_LOADS = """
+SELECT greatest((SELECT max(load_id) FROM stored_profiles), (SELECT max(load_id) FROM identifiers),
+                (SELECT max(load_id) FROM merges), (SELECT max(load_id) FROM stored_links))
+           AS graph_load,
+       (SELECT max(load_id) FROM events) AS event_load
+"""
+_COUNTS = """
+SELECT (SELECT count(*) FROM graph_profiles) AS profiles,
+       (SELECT count(*) FROM graph_identifiers) AS identifiers
+"""
+_TOUCHED = (
+    # Profiles that others were merged into, with every child that they have by now.
+    """
+    CREATE OR REPLACE TEMP TABLE merged AS
+    SELECT DISTINCT p.parent_id AS profile_id
+    FROM merges m JOIN graph_parents p ON p.child_id = m.child_id WHERE m.load_id > $1
+    """,
+    """
+    CREATE OR REPLACE TEMP TABLE renamed AS
+    SELECT profile_id FROM merged
+    UNION
+    SELECT coalesce(p.parent_id, i.profile_id)
+    FROM identifiers i LEFT JOIN graph_parents p ON p.child_id = i.profile_id
+    WHERE i.load_id > $1
+    UNION
+    SELECT profile_id FROM graph_profiles WHERE load_id > $1
+    """,
+)
+_CHANGED = """
+CREATE OR REPLACE TEMP TABLE revalued AS
+SELECT profile_id FROM merged
+UNION
+SELECT DISTINCT coalesce(p.parent_id, t.profile_id)
+FROM (
+    SELECT profile_id FROM custom_traits
+    WHERE refresh_id > $1 OR key IN (SELECT key FROM other_keys)
+    UNION ALL
+    SELECT profile_id FROM computed_traits
+    WHERE refresh_id > $1 OR key IN (SELECT key FROM other_keys)
+    UNION ALL
+    SELECT profile_id FROM sql_traits WHERE refresh_id > $1
+    UNION ALL
+    SELECT profile_id FROM audience_changes
+    WHERE refresh_id > $1 OR audience IN (SELECT key FROM other_keys)
+) t LEFT JOIN graph_parents p ON p.child_id = t.profile_id
+"""
+_FAMILY = """
+CREATE OR REPLACE TEMP TABLE family AS
+SELECT profile_id FROM revalued
+UNION
+SELECT child_id FROM graph_parents SEMI JOIN revalued ON revalued.profile_id = parent_id
+"""
+_LINKED = """
+WHERE user_profile_id IN (SELECT profile_id FROM merged)
+   OR account_profile_id IN (SELECT profile_id FROM merged)
+   OR (user_profile_id, account_profile_id) IN (
+       SELECT (coalesce(u.parent_id, l.user_profile_id),
+               coalesce(a.parent_id, l.account_profile_id))
+       FROM stored_links l
+       LEFT JOIN graph_parents u ON u.child_id = l.user_profile_id
+       LEFT JOIN graph_parents a ON a.child_id = l.account_profile_id
+       WHERE l.load_id > {after})
+"""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A finished refresh, and the keys that were defined at its time."""
+
+    refresh_id: int
+    as_of: dt.datetime
+    versions: Mapping[str, int]
+    computed: tuple[str, ...]
+    audiences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What became of the store: `how` is `unchanged`, `changed` or `filled`, and `why` filled.
+
+    `counts` are the rows that were written, by table; `profiles` is how many it holds.
+    """
+
+    how: str
+    why: str = ""
+    profiles: int = 0
+    counts: Mapping[str, int] | None = None
+
+
+def bring_up(
+    store: ProfileStore, lake: Lake, engine: Engine, published: Published, *, rules: IdentityRules
+) -> Kept:
+    """Let the store hold what a refresh published.
+
+    The caller sees to it that one process at a time does this. A process that dies on the way
+    leaves the store as it was.
+    """
+    held = store.held()
+    why = _why_anew(held, lake, published)
+    if held is not None and not why:
+        if _is_held(held, published):
+            return Kept("unchanged")
+        found = _change(store, lake, engine, published, held, rules)
+        if found is not None:
+            return found
+        why = "its rows did not add up with the graph"
+    return _fill(store, lake, engine, published, rules, why)
+
+
+def _is_held(held: Held, published: Published) -> bool:
+    return (held.refresh_id, held.computed, held.audiences) == (
+        published.refresh_id,
+        published.computed,
+        published.audiences,
+    )
+
+
+def _why_anew(held: Held | None, lake: Lake, published: Published) -> str:
+    """Why the store cannot be changed into what was published; empty when it can."""
+    if held is None:
+        return "it was empty"
+    if held.format != tables.FORMAT:
+        return "an older version made it"
+    if held.refresh_id > published.refresh_id:
+        return "it holds a refresh that is not there"
+    try:
+        before, now = lake.at(held.versions), lake.at(published.versions)
+        grew = all(set(before.files(table)) <= set(now.files(table)) for table in _GRAPH)
+    except LakeUnavailable:
+        grew = False
+    return "" if grew else "the graph was made again"
+
+
+def _since(as_of: dt.datetime) -> dt.datetime:
+    return as_of - dt.timedelta(days=EVENT_DAYS)
+
+
+def _fill(
+    store: ProfileStore,
+    lake: Lake,
+    engine: Engine,
+    published: Published,
+    rules: IdentityRules,
+    why: str,
+) -> Kept:
+    with engine.session(lake.at(published.versions)) as session, store.fill() as writer:
+        views.prepare(session)
+        prepare_values(session, defined=published.computed)
+        rows.prepare(session, rules=rules, audiences=published.audiences)
+        _profiles_with_last(session)
+        counts = {
+            name: writer.copy(name, session.stream(query))
+            for name, query in {
+                "profiles": "SELECT * FROM whole_profiles ORDER BY profile_id",
+                "traits": rows.TRAITS,
+                "external_ids": rows.EXTERNAL_IDS.format(of=""),
+                "identifiers": rows.IDENTIFIERS.format(of=""),
+                "parents": rows.PARENTS.format(of=""),
+                "links": rows.LINKS.format(where=""),
+            }.items()
+        }
+        events = rows.events(session, since=_since(published.as_of), after_load=0)
+        counts["events"] = writer.copy("events", events)
+        writer.hold(_held(session, published))
+    return Kept("filled", why, counts["profiles"], counts)
+
+
+def _profiles_with_last(session: Session) -> None:
+    session.run(
+        "CREATE OR REPLACE TEMP VIEW whole_profiles AS "
+        "SELECT p.*, l.updated_at, l.last_message_id, l.last_source_id "
+        f"FROM ({rows.PROFILES.format(profiles='graph_profiles')}) p "
+        f"LEFT JOIN ({rows.LAST}) l USING (profile_id)"
+    )
+
+
+def _held(session: Session, published: Published) -> Held:
+    session.view("events")
+    loads = session.fetch(_LOADS).to_pylist()[0]
+    return Held(
+        format=tables.FORMAT,
+        refresh_id=published.refresh_id,
+        as_of=published.as_of,
+        versions=dict(published.versions),
+        graph_load=loads["graph_load"] or 0,
+        event_load=loads["event_load"] or 0,
+        computed=published.computed,
+        audiences=published.audiences,
+    )
+
+
+class _Differs(Exception):
+    """After a change the store has not the rows that the graph has."""
+
+
+def _change(
+    store: ProfileStore,
+    lake: Lake,
+    engine: Engine,
+    published: Published,
+    held: Held,
+    rules: IdentityRules,
+) -> Kept | None:
+    """Write what the store does not hold; None, with nothing written, if that is not enough."""
+    try:
+        with engine.session(lake.at(published.versions)) as session, store.change() as writer:
+            _find_touched(session, held, published)
+            prepare_values(session, defined=published.computed, of="family")
+            session.run(
+                "CREATE OR REPLACE TEMP TABLE family_changes AS "
+                "SELECT * FROM audience_changes SEMI JOIN family USING (profile_id)"
+            )
+            rows.prepare(
+                session,
+                rules=rules,
+                audiences=published.audiences,
+                changes="family_changes",
+                after_event_load=held.event_load,
+            )
+            counts = _stage(session, writer, held, published)
+            for statement in tables.CHANGE:
+                writer.run(statement)
+            before = int(_since(published.as_of).timestamp() * 1_000_000)
+            writer.run(tables.PRUNE, {"before": before})
+            writer.hold(_held(session, published))
+            there = writer.one(tables.COUNTS)
+            if dict(there) != session.fetch(_COUNTS).to_pylist()[0]:
+                raise _Differs
+    except _Differs:
+        return None
+    return Kept("changed", "", int(there["profiles"]), counts)
+
+
+def _find_touched(session: Session, held: Held, published: Published) -> None:
+    """`merged`, `renamed` and `revalued` profiles, and the `family` of the last."""
+    views.prepare(session)
+    session.view("audience_changes")
+    for table in _LOGS:
+        session.view(table)
+    other: Collection[str] = {
+        *(set(held.computed) ^ set(published.computed)),
+        *(set(held.audiences) ^ set(published.audiences)),
+    }
+    keys = pa.table({"key": pa.array(sorted(other), pa.string())})
+    session.register("other_keys", keys)
+    for statement in _TOUCHED:
+        session.run(statement, [held.graph_load])
+    session.run(_CHANGED, [held.refresh_id])
+    session.run(_FAMILY)
+
+
+def _stage(session: Session, writer: Writer, held: Held, published: Published) -> Mapping[str, int]:
+    """Everything new beside the store's tables; returns the rows, by table."""
+    new = "(SELECT p.* FROM graph_profiles p SEMI JOIN renamed USING (profile_id))"
+    of_merged = "SEMI JOIN merged ON merged.profile_id = parent_id"
+    of_renamed = "SEMI JOIN renamed n ON n.profile_id = i.profile_id"
+    found = {
+        name: writer.copy(f"new_{name}", session.stream(query))
+        for name, query in {
+            "profiles": rows.PROFILES.format(profiles=new),
+            "last": rows.LAST,
+            "parents": rows.PARENTS.format(of=of_merged),
+            "identifiers": rows.IDENTIFIERS.format(of=of_renamed),
+            "external_ids": rows.EXTERNAL_IDS.format(of=of_renamed),
+            "traits": rows.TRAITS,
+            "links": rows.LINKS.format(where=_LINKED.format(after=held.graph_load)),
+        }.items()
+    }
+    writer.copy("touched", session.stream("SELECT profile_id FROM revalued"))
+    events = rows.events(session, since=_since(published.as_of), after_load=held.event_load)
+    found["events"] = writer.copy("new_events", events)
+    return found

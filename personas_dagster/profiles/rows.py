@@ -1,0 +1,188 @@
+"""What goes into a profile store, made by the engine: one row with a JSON body per profile.
+
+What belongs here: SQL over the graph's relations, `trait_values` and `members`. No row passes
+through Python. Bodies: traits are `[[key, class, value, source_id, updated_at], ...]` by key and
+class (`CLASSES`), external IDs and events are objects as the Profile API shows them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection
+
+import pyarrow as pa
+
+from personas_dagster.identity.extract import PLAIN, combinations, prepare_extraction
+from personas_dagster.identity.rules import IdentityRules
+from personas_dagster.interfaces import Session
+
+CLASSES = ("audience", "computed_trait", "sql_trait", "custom_trait")
+"""By rank: of two values under one key, the first class is shown."""
+
+_INSTANT = "strftime({}, '%Y-%m-%dT%H:%M:%S.%fZ')"
+
+
+def _instant(column: str) -> str:
+    return _INSTANT.format(column)
+
+
+# Whoever was ever in and is no more: false since the last exit.
+_SHOWN_VALUES = """
+CREATE OR REPLACE TEMP VIEW shown_values AS
+SELECT CASE class WHEN 'computed_trait' THEN 1 WHEN 'sql_trait' THEN 2 ELSE 3 END AS class,
+       profile_id, key, value, source_id, updated_at
+FROM trait_values
+UNION ALL
+SELECT CASE WHEN d.key IS NULL THEN 3 ELSE 0 END, a.profile_id, a.audience, a.value, NULL, a.at
+FROM (
+    SELECT audience, profile_id, 'true' AS value, entered_at AS at FROM members
+    UNION ALL
+    SELECT f.audience, f.profile_id, 'false', f.at FROM (
+        SELECT c.audience, coalesce(p.parent_id, c.profile_id) AS profile_id, max(c.at) AS at
+        FROM {changes} c LEFT JOIN graph_parents p ON p.child_id = c.profile_id GROUP BY ALL
+    ) f ANTI JOIN members m ON m.audience = f.audience AND m.profile_id = f.profile_id
+) a LEFT JOIN defined_audiences d ON d.key = a.audience
+"""
+TRAITS = f"""
+SELECT profile_id, '[' || string_agg(
+    '[' || to_json(key)::VARCHAR || ',' || class || ',' || value || ','
+    || coalesce(to_json(source_id)::VARCHAR, 'null') || ',"' || {_instant("updated_at")} || '"]',
+    ',' ORDER BY key, class) || ']' AS body
+FROM shown_values GROUP BY profile_id ORDER BY profile_id
+"""
+PROFILES = """
+SELECT p.profile_id, p.collection, epoch_us(p.created_at) AS created_at, p.first_message_id,
+       s.source_id AS first_source_id
+FROM {profiles} p LEFT JOIN (
+    SELECT profile_id, first_message_id, min(source_id) AS source_id FROM identifiers
+    WHERE source_id IS NOT NULL GROUP BY ALL
+) s ON s.profile_id = p.profile_id AND s.first_message_id = p.first_message_id
+"""
+LAST = """
+SELECT profile_id, epoch_us(newest.received_at) AS updated_at,
+       newest.message_id AS last_message_id, newest.source_id AS last_source_id
+FROM (
+    SELECT profile_id, max({'received_at': received_at, 'message_id': message_id,
+                            'source_id': source_id}) AS newest
+    FROM profile_messages GROUP BY profile_id
+)
+"""
+_MESSAGES = """
+CREATE OR REPLACE TEMP VIEW profile_messages AS
+SELECT coalesce(p.parent_id, e.profile_id) AS profile_id, e.received_at, e.message_id, e.source_id
+FROM events e LEFT JOIN graph_parents p ON p.child_id = e.profile_id
+WHERE e.profile_id IS NOT NULL AND e.load_id > {after}
+UNION ALL
+SELECT coalesce(p.parent_id, e.account_id), e.received_at, e.message_id, e.source_id
+FROM events e LEFT JOIN graph_parents p ON p.child_id = e.account_id
+WHERE e.account_id IS NOT NULL AND e.load_id > {after}
+"""
+IDENTIFIERS = """
+SELECT i.type, i.value, i.collection, i.profile_id
+FROM graph_identifiers i {of} ORDER BY i.type, i.value, i.collection
+"""
+EXTERNAL_IDS = f"""
+SELECT profile_id, '[' || string_agg(
+    '{{{{"source_id":' || coalesce(to_json(source_id)::VARCHAR, 'null')
+    || ',"collection":"' || collection || '","id":' || to_json(value)::VARCHAR
+    || ',"type":' || to_json(type)::VARCHAR
+    || ',"created_at":"' || {_instant("first_seen_at")} || '","encoding":"none"'
+    || ',"first_message_id":' || coalesce(to_json(first_message_id)::VARCHAR, 'null') || '}}}}',
+    ',' ORDER BY first_seen_at, type, value) || ']' AS body
+FROM graph_identifiers i {{of}} GROUP BY profile_id ORDER BY profile_id
+"""
+LINKS = """
+SELECT user_profile_id AS profile_id, account_profile_id AS to_profile_id,
+       'accounts' AS to_collection
+FROM graph_links {where}
+UNION ALL
+SELECT account_profile_id, user_profile_id, 'users' FROM graph_links {where}
+ORDER BY ALL
+"""
+PARENTS = "SELECT child_id, parent_id AS profile_id FROM graph_parents {of} ORDER BY child_id"
+# An account's events are those that name it. `month` prunes files, `load_id` row groups.
+_RECENT = """
+CREATE OR REPLACE TEMP TABLE recent_events AS
+SELECT message_id, received_at, source_id, profile_id, account_id FROM events
+WHERE type IN ('track', 'page', 'screen') AND (profile_id IS NOT NULL OR account_id IS NOT NULL)
+  AND timestamp >= $1 AND month >= strftime($1::TIMESTAMPTZ, '%Y-%m') AND load_id > $2
+"""
+_RECENT_DATES = """
+SELECT min(received_at)::DATE AS first, max(received_at)::DATE AS last FROM recent_events
+"""
+
+
+def prepare(
+    session: Session,
+    *,
+    rules: IdentityRules,
+    audiences: Collection[str],
+    changes: str = "audience_changes",
+    after_event_load: int = 0,
+) -> None:
+    """Make the relations that the queries here read, on top of `views` and `prepare_values`.
+
+    `changes` is the relation of audience changes; messages are those of loads after
+    `after_event_load`.
+    """
+    session.view("events")
+    if changes == "audience_changes":
+        session.view("audience_changes")
+    keys = pa.table({"key": pa.array(sorted(audiences), pa.string())})
+    session.register("defined_audiences", keys)
+    session.run(_SHOWN_VALUES.format(changes=changes))
+    session.run(_MESSAGES.format(after=int(after_event_load)))
+    session.view("raw_events")
+    prepare_extraction(session)
+    read = ", ".join(f"{text} AS {name}" for name, text in combinations(rules).items())
+    session.run(_EVENTS_OF.format(columns=read))
+
+
+# Identifiers as the message names them; limits and blocked values are the graph's business.
+_IDS = " || ".join(
+    f"[{{'collection': '{collection}', 'type': '{kind}', 'id': "
+    + (f"lower(trim(x.{column}))" if kind == "email" else f"trim(x.{column})")
+    + "}]"
+    for column, kind, collection in PLAIN
+)
+_EVENTS_OF = """
+CREATE OR REPLACE TEMP VIEW message_rows AS
+SELECT r.message_id, r.received_at, r.source_id, r.timestamp, r.type AS message_type, r.event,
+       r.properties AS shown_properties, r.context AS shown_context, r.received_date, {columns}
+FROM raw_events r
+"""
+_EVENTS = f"""
+SELECT coalesce(p.parent_id, e.profile_id) AS profile_id, epoch_us(x.timestamp) AS at,
+       x.message_id, x.event,
+       '{{"external_ids":' || to_json(list_sort(list_distinct([
+           {{'collection': i.collection, 'type': i.type, 'id': i.id, 'encoding': 'none'}}
+           FOR i IN {_IDS}
+               || coalesce([{{'collection': o.collection, 'type': o.type, 'id': o.value}}
+                   FOR o IN from_json(x.others, '[{{"collection":"VARCHAR","type":"VARCHAR",
+                                                    "value":"VARCHAR"}}]')], [])
+           IF i.id <> '' AND i.type <> ''])))::VARCHAR
+       || ',"context":' || coalesce(nullif(x.shown_context, ''), '{{}}')
+       || ',"type":"' || x.message_type || '","message_id":' || to_json(x.message_id)::VARCHAR
+       || ',"source_id":' || coalesce(to_json(x.source_id)::VARCHAR, 'null')
+       || ',"timestamp":"' || {_instant("x.timestamp")}
+       || '","properties":' || coalesce(nullif(x.shown_properties, ''), '{{}}')
+       || ',"event":' || coalesce(to_json(x.event)::VARCHAR, 'null') || '}}' AS body
+FROM (
+    SELECT message_id, received_at, source_id, profile_id FROM recent_events
+    WHERE profile_id IS NOT NULL
+    UNION ALL
+    SELECT message_id, received_at, source_id, account_id FROM recent_events
+    WHERE account_id IS NOT NULL
+) e
+JOIN (SELECT * FROM message_rows WHERE received_date BETWEEN $1 AND $2) x
+    USING (message_id, received_at)
+LEFT JOIN graph_parents p ON p.child_id = e.profile_id
+ORDER BY 1, 2, 3
+"""
+
+
+def events(session: Session, *, since: dt.datetime, after_load: int) -> pa.RecordBatchReader:
+    """Events of profiles since an instant, of loads after one."""
+    session.run(_RECENT, [since, after_load])
+    dates = session.fetch(_RECENT_DATES).to_pylist()[0]
+    return session.stream(_EVENTS, [dates["first"], dates["last"]])

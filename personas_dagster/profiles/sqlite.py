@@ -1,0 +1,227 @@
+"""The profile store in SQLite: a file of its own, in WAL mode, beside the state database.
+
+A fill writes a new file without a journal and then points `current` to it: readers go on with
+the old one until then. A change is one transaction on the file that `current` names.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from personas_dagster.errors import StateUnavailable
+from personas_dagster.profiles import tables
+from personas_dagster.profiles.store import Held
+
+_BUSY_SECONDS = 30.0
+_CACHE_KIB = 65_536
+_SUFFIXES = ("", "-wal", "-shm")
+
+
+class SqliteStore:
+    """Files in `folder`: `current` holds the name of the one that is read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._pointer = folder / "current"
+        self._local = threading.local()
+
+    # Reading
+
+    def held(self) -> Held | None:
+        rows = self.rows("SELECT facts FROM held", {}) if self._pointer.exists() else []
+        return Held.read(rows[0][0]) if rows else None
+
+    def rows(self, query: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        try:
+            found: list[Sequence[Any]] = self._reader().execute(query, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+        return found
+
+    def _reader(self) -> sqlite3.Connection:
+        """This thread's connection to the current file."""
+        try:
+            stamp = self._pointer.stat()
+        except FileNotFoundError:
+            raise StateUnavailable(
+                f"profile store {self.folder} was not filled yet; run a refresh"
+            ) from None
+        mark = (stamp.st_ino, stamp.st_mtime_ns)
+        if getattr(self._local, "mark", None) != mark:
+            self.close()
+            self._local.reader = self._connect(self._current())
+            self._local.reader.execute("PRAGMA query_only = 1")
+            self._local.mark = mark
+        reader: sqlite3.Connection = self._local.reader
+        return reader
+
+    def close(self) -> None:
+        reader = getattr(self._local, "reader", None)
+        if reader is not None:
+            reader.close()
+            self._local.reader = self._local.mark = None
+
+    def _current(self) -> Path:
+        return self.folder / self._pointer.read_text(encoding="utf-8")
+
+    def _connect(self, path: Path) -> sqlite3.Connection:
+        if not path.exists():
+            raise StateUnavailable(f"profile store {path} is missing; run a refresh")
+        connection = sqlite3.connect(
+            path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        connection.execute("PRAGMA mmap_size = 268435456")
+        return connection
+
+    def _unavailable(self, error: sqlite3.Error) -> StateUnavailable:
+        return StateUnavailable(
+            f"profile store {self.folder}: {error}; end the process that holds it, or remove the "
+            "folder: the next refresh makes it again"
+        )
+
+    # Writing
+
+    @contextmanager
+    def fill(self) -> Iterator[_SqliteWriter]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        older = self._files()
+        number = max((int(path.stem) for path in older), default=0) + 1
+        path, partial = self.folder / f"{number}.db", self.folder / f"{number}.part"
+        _remove(partial)
+        connection = sqlite3.connect(partial, isolation_level=None)
+        try:
+            for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE"):
+                connection.execute(f"PRAGMA {pragma}")
+            connection.execute("PRAGMA cache_size = -262144")
+            connection.execute("BEGIN")
+            for name, columns in tables.TABLES.items():
+                ending = " WITHOUT ROWID" if name in tables.NARROW or name == "events" else ""
+                connection.execute(f"CREATE TABLE {name} ({columns}){ending}")
+            yield _SqliteWriter(connection)
+            for statement in tables.INDEXES:
+                connection.execute(statement)
+            connection.execute("COMMIT")
+            connection.execute("PRAGMA locking_mode = NORMAL")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.close()
+            _sync(partial)
+            partial.replace(path)
+            self._point_to(path)
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+        finally:
+            connection.close()
+            _remove(partial)
+        for old in older:
+            _remove(old)
+
+    def _files(self) -> list[Path]:
+        return [path for path in self.folder.glob("*.db") if path.stem.isdigit()]
+
+    def _point_to(self, path: Path) -> None:
+        fresh = self._pointer.with_suffix(".part")
+        fresh.write_text(path.name, encoding="utf-8")
+        _sync(fresh)
+        fresh.replace(self._pointer)
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    @contextmanager
+    def change(self) -> Iterator[_SqliteWriter]:
+        connection = self._connect(self._current())
+        try:
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA temp_store = MEMORY")
+            for name, columns in tables.STAGED.items():
+                connection.execute(f"CREATE TEMP TABLE {name} ({columns})")
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield _SqliteWriter(connection)
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+        finally:
+            connection.close()
+
+    def forget(self, profile_ids: Sequence[str]) -> None:
+        if not self._pointer.exists():
+            return
+        connection = self._connect(self._current())
+        try:
+            connection.execute("PRAGMA secure_delete = ON")
+            connection.execute("CREATE TEMP TABLE touched (profile_id TEXT)")
+            connection.execute("BEGIN IMMEDIATE")
+            rows = [(profile_id,) for profile_id in profile_ids]
+            connection.executemany("INSERT INTO touched VALUES (?)", rows)
+            for statement in tables.FORGET:
+                connection.execute(statement)
+            connection.execute("COMMIT")
+            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise StateUnavailable(
+                    f"profile store {self.folder}: a reader holds on to what is to be forgotten; "
+                    "try again"
+                )
+        except sqlite3.Error as error:
+            raise self._unavailable(error) from error
+        finally:
+            connection.close()
+
+
+class _SqliteWriter:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def copy(self, table: str, rows: pa.RecordBatchReader) -> int:
+        count = 0
+        for batch in rows:
+            marks = ", ".join("?" * batch.num_columns)
+            self._connection.executemany(
+                f"INSERT OR IGNORE INTO {table} VALUES ({marks})",
+                zip(*(column.to_pylist() for column in batch.columns), strict=True),
+            )
+            count += batch.num_rows
+        return count
+
+    def run(self, statement: str, parameters: Mapping[str, Any] | None = None) -> None:
+        self._connection.execute(statement, parameters or {})
+
+    def one(self, query: str) -> Mapping[str, Any]:
+        cursor = self._connection.execute(query)
+        names = [column[0] for column in cursor.description]
+        return dict(zip(names, cursor.fetchone(), strict=True))
+
+    def held(self) -> Held | None:
+        row = self._connection.execute("SELECT facts FROM held").fetchone()
+        return Held.read(row[0]) if row else None
+
+    def hold(self, held: Held) -> None:
+        self._connection.execute("DELETE FROM held")
+        self._connection.execute("INSERT INTO held VALUES (?)", [held.text()])
+
+
+def _remove(path: Path) -> None:
+    for suffix in _SUFFIXES:
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).unlink()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

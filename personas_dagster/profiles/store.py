@@ -1,0 +1,94 @@
+"""What a profile store can do: be read, be filled anew, be changed. Which database it is in.
+
+What belongs here: the shape that `sqlite` and `postgres` fulfil.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import pyarrow as pa
+import sqlalchemy as sa
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a store was made of. Kept inside it, written with the rows it tells about."""
+
+    format: int
+    refresh_id: int
+    as_of: dt.datetime
+    versions: Mapping[str, int]
+    graph_load: int  # the last load whose graph rows it has
+    event_load: int  # the last load whose events it has
+    computed: tuple[str, ...]  # keys that were defined
+    audiences: tuple[str, ...]
+
+    def text(self) -> str:
+        return msgspec.json.encode(self).decode()
+
+    @staticmethod
+    def read(text: str) -> Held | None:
+        """None where another format wrote it."""
+        try:
+            return msgspec.json.decode(text, type=Held)
+        except msgspec.DecodeError:
+            return None
+
+
+class Writer(Protocol):
+    """A change under way: all of it is seen at once, or nothing."""
+
+    def copy(self, table: str, rows: pa.RecordBatchReader) -> int:
+        """Add rows to a table of `tables.TABLES` or `tables.STAGED`; returns how many."""
+
+    def run(self, statement: str, parameters: Mapping[str, Any] | None = None) -> None:
+        """One statement of `tables`."""
+
+    def one(self, query: str) -> Mapping[str, Any]:
+        """The one row of a query of `tables`."""
+
+    def held(self) -> Held | None:
+        """What the store holds, as this change sees it."""
+
+    def hold(self, held: Held) -> None:
+        """Say what the store holds when this change is done."""
+
+
+class ProfileStore(Protocol):
+    """The profile store of one space. Readers in other processes see whole changes only."""
+
+    def held(self) -> Held | None:
+        """What the store holds; None before it was first filled."""
+
+    def fill(self) -> AbstractContextManager[Writer]:
+        """Make all tables anew: readers see the old ones until the context ends without error."""
+
+    def change(self) -> AbstractContextManager[Writer]:
+        """Change the tables in one transaction, with `tables.STAGED` at hand, empty."""
+
+    def rows(self, query: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """Rows of one query of `reading`; StateUnavailable when the database does not answer."""
+
+    def forget(self, profile_ids: Sequence[str]) -> None:
+        """Take every row of these profiles out, so that no byte of it stays in a file."""
+
+    def close(self) -> None:
+        """Close this process's connections."""
+
+
+def open_store(url: sa.URL) -> ProfileStore:
+    """The store that belongs to a state database: files beside SQLite's, or a schema there."""
+    if url.get_backend_name() == "postgresql":
+        from personas_dagster.profiles.postgres import PostgresStore
+
+        return PostgresStore(url)
+    from personas_dagster.profiles.sqlite import SqliteStore
+
+    return SqliteStore(Path(url.database or "").parent / "profiles")

@@ -1,0 +1,219 @@
+"""The profile store holds what was published, however it came to it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from personas_dagster import refresh
+from personas_dagster.errors import StateUnavailable
+from personas_dagster.profiles import keeping, tables
+from personas_dagster.profiles.sqlite import SqliteStore
+from personas_dagster.profiles.store import ProfileStore
+from personas_dagster.spaces import Space
+from tests.place import Place
+from tests.profiles.conftest import dump
+
+START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+
+def day(number: float) -> dt.datetime:
+    return START + dt.timedelta(days=number)
+
+
+def at(number: float) -> str:
+    return day(number).isoformat()
+
+
+def identify(received: float, **fields: Any) -> dict[str, Any]:
+    return {"type": "identify", "receivedAt": at(received), **fields}
+
+
+def order(received: float, **fields: Any) -> dict[str, Any]:
+    return {"type": "track", "event": "Order", "receivedAt": at(received), **fields}
+
+
+def again(place: Place, space: Space, folder: Path) -> dict[str, list[tuple[object, ...]]]:
+    """What a store holds that was filled with the last refresh at once."""
+    fresh = SqliteStore(folder)
+    last = space.last_refresh()
+    assert last is not None
+    published = keeping.Published(
+        last["refresh_id"],
+        last["as_of"],
+        last["versions"],
+        tuple(sorted(space.computed_keys)),
+        tuple(sorted(space.audience_keys)),
+    )
+    kept = keeping.bring_up(fresh, space.lake, space.engine, published, rules=space.rules)
+    assert kept.how == "filled"
+    return dump(fresh)
+
+
+def messages(chance: random.Random, first: float) -> Iterator[dict[str, Any]]:
+    """A day of a small world in which people are recognised, join accounts, and merge."""
+    for number in range(chance.randint(3, 12)):
+        when = first + number / 50
+        who: dict[str, Any] = {"anonymousId": f"a{chance.randint(1, 12)}"}
+        if chance.random() < 0.5:
+            who["userId"] = f"u{chance.randint(1, 5)}"
+        if chance.random() < 0.3:
+            who["context"] = {"groupId": f"g{chance.randint(1, 2)}"}
+        if chance.random() < 0.5:
+            yield order(when, properties={"revenue": chance.randint(1, 9)}, **who)
+        elif chance.random() < 0.2:
+            account = {"groupId": f"g{chance.randint(1, 2)}", "traits": {"size": number}}
+            yield {"type": "group", "receivedAt": at(when), **who, **account}
+        else:
+            traits = {
+                "email": f"p{chance.randint(1, 6)}@x.test",
+                "n": chance.choice([1, "é", None]),
+            }
+            yield identify(when, traits=traits, **who)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
+def test_changes_lead_where_a_fill_leads(shop: Place, tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    definitions = {
+        "audiences/buyers": "event('Order').within(3 days).count() >= 1",
+        "audiences/big": "trait('spent') >= 10",
+        "computed_traits/spent": "event('Order').sum(property('revenue'))",
+        "computed_traits/last": "event('Order').within(2 days).count()",
+    }
+    shop.define(definitions)
+    ways = []
+    for number in range(5):
+        if number == 3:  # a definition goes: its values stay as custom traits
+            (shop.root / "assets/audiences/big.yaml").unlink()
+            (shop.root / "assets/computed_traits/spent.yaml").unlink()
+        space = shop.refresh(*messages(chance, number * 4), as_of=day(number * 4 + 1))
+        if chance.random() < 0.3 and number:
+            continue  # a refresh whose store died: the next catches up
+        kept = refresh.keep_profiles(space)
+        assert kept is not None
+        ways.append(kept.how)
+        assert dump(space.profiles) == again(shop, space, tmp_path / str(number))
+    assert ways[0] == "filled" and set(ways[1:]) == {"changed"}
+    assert any(rows for rows in dump(space.profiles).values())
+
+
+def test_nothing_new_changes_nothing(shop: Place) -> None:
+    space = shop.refresh(identify(1, userId="u1"), as_of=day(2))
+    refresh.keep_profiles(space)
+    kept = refresh.keep_profiles(space)
+    assert kept is not None and kept.how == "unchanged"
+
+
+def test_only_what_changed_is_written(shop: Place) -> None:
+    space = shop.refresh(*[identify(1, userId=f"u{n}") for n in range(20)], as_of=day(2))
+    refresh.keep_profiles(space)
+    space = shop.refresh(identify(2, userId="u7", traits={"city": "Ulm"}), as_of=day(3))
+    kept = refresh.keep_profiles(space)
+    assert kept is not None and kept.counts is not None and kept.how == "changed"
+    assert kept.profiles == 20
+    assert {name: rows for name, rows in kept.counts.items() if rows} == {"last": 1, "traits": 1}
+
+
+def test_events_fall_out_after_14_days(shop: Place) -> None:
+    space = shop.refresh(order(1, userId="u1"), order(3, userId="u1", messageId="m"), as_of=day(4))
+    refresh.keep_profiles(space)
+    assert len(dump(space.profiles)["events"]) == 2
+    for as_of, left in ((15, 2), (15.5, 1), (17.5, 0)):
+        space = shop.refresh(as_of=day(as_of))
+        refresh.keep_profiles(space)
+        assert len(dump(space.profiles)["events"]) == left, as_of
+
+
+def test_died_on_the_way_leaves_the_store_as_it_was(
+    shop: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = shop.refresh(identify(1, userId="u1"), order(1, anonymousId="a1"), as_of=day(2))
+    refresh.keep_profiles(space)
+    before, held = dump(space.profiles), space.profiles.held()
+    space = shop.refresh(identify(2, userId="u1", anonymousId="a1"), as_of=day(3))
+    for done in range(len(tables.CHANGE) + 1):
+        broken = [*tables.CHANGE[:done], "DELETE FROM nowhere", *tables.CHANGE[done:]]
+        with monkeypatch.context() as patch:
+            patch.setattr(tables, "CHANGE", tuple(broken))
+            with pytest.raises(StateUnavailable, match="nowhere"):
+                refresh.keep_profiles(space)
+        assert (dump(space.profiles), space.profiles.held()) == (before, held), done
+    kept = refresh.keep_profiles(space)
+    assert kept is not None and kept.how == "changed"
+    assert dump(space.profiles) == again(shop, space, tmp_path / "fresh")
+
+
+def test_fill_that_dies_leaves_the_old_store(shop: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = shop.refresh(identify(1, userId="u1"), as_of=day(2))
+    refresh.keep_profiles(space)
+    before = dump(space.profiles)
+    space = shop.refresh(identify(2, userId="u2"), as_of=day(3))
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "FORMAT", tables.FORMAT + 1)
+        patch.setattr(keeping, "_held", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            refresh.keep_profiles(space)
+        assert dump(space.profiles) == before
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "FORMAT", tables.FORMAT + 1)
+        kept = refresh.keep_profiles(space)
+    assert kept is not None and (kept.how, kept.why) == ("filled", "an older version made it")
+    assert len(dump(space.profiles)["profiles"]) == 2
+
+
+def test_graph_made_again_fills_the_store_anew(shop: Place, tmp_path: Path) -> None:
+    space = shop.refresh(identify(1, userId="u1"), identify(1, userId="u2"), as_of=day(2))
+    refresh.keep_profiles(space)
+    with space.engine.session(space.lake) as session:
+        session.view("identifiers")
+        space.lake.replace("identifiers", session.fetch("SELECT * FROM identifiers"))
+    space = shop.refresh(as_of=day(3))
+    kept = refresh.keep_profiles(space)
+    assert kept is not None and (kept.how, kept.why) == ("filled", "the graph was made again")
+    assert dump(space.profiles) == again(shop, space, tmp_path / "fresh")
+
+
+def test_store_that_does_not_add_up_is_filled_anew(shop: Place) -> None:
+    space = shop.refresh(identify(1, userId="u1"), identify(1, userId="u2"), as_of=day(2))
+    refresh.keep_profiles(space)
+    with space.profiles.change() as writer:
+        writer.run("DELETE FROM identifiers WHERE value = 'u2'")
+    space = shop.refresh(identify(2, userId="u3"), as_of=day(3))
+    kept = refresh.keep_profiles(space)
+    assert kept is not None
+    assert (kept.how, kept.why) == ("filled", "its rows did not add up with the graph")
+    assert len(dump(space.profiles)["identifiers"]) == 3
+
+
+def test_readers_see_the_old_store_until_a_change_ends(shop: Place) -> None:
+    space = shop.refresh(identify(1, userId="u1"), as_of=day(2))
+    refresh.keep_profiles(space)
+    with space.profiles.change() as writer:
+        writer.run("DELETE FROM profiles")
+        assert len(dump(space.profiles)["profiles"]) == 1
+    assert dump(space.profiles)["profiles"] == []
+
+
+def test_forgotten_without_a_byte_left(shop: Place) -> None:
+    space = shop.refresh(
+        identify(1, userId="forget-me", anonymousId="a1", traits={"city": "forget-me"}),
+        order(1, userId="forget-me", context={"groupId": "g1"}),
+        identify(1, userId="keep-me"),
+        as_of=day(2),
+    )
+    refresh.keep_profiles(space)
+    store: ProfileStore = space.profiles
+    (gone,) = {row[3] for row in dump(store)["identifiers"] if row[1] == "forget-me"}
+    store.forget([str(gone)])
+    left = dump(store)
+    # The account's events are its own, but name the user: the caller says what else to forget.
+    assert "forget-me" not in repr({k: v for k, v in left.items() if k != "events"})
+    assert all(row[0] != gone for row in left["events"])
+    assert {row[1] for row in left["identifiers"]} == {"keep-me", "g1"}
