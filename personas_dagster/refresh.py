@@ -152,7 +152,13 @@ def derive_anew(
     """Derive the graph anew from messages if a decision or a person asked for it."""
     identity_loads.finish(space.lake, space.engine, space.state, now=now)
     return rebuilding.run_due(
-        space.lake, space.engine, space.state, space_id=space.name, now=now, progress=progress
+        space.lake,
+        space.engine,
+        space.state,
+        space_id=space.name,
+        now=now,
+        columns=typed_columns(space.definitions),
+        progress=progress,
     )
 
 

@@ -9,7 +9,7 @@ messages, rules and facts alone.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from personas_dagster.identity.propose import Proposal, propose
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Engine, Lake
 from personas_dagster.lake.tables import TABLES
+from personas_dagster.query import Typed
 from personas_dagster.state import State
 from personas_dagster.state.schema import identity_loads, identity_rebuilds
 
@@ -81,6 +82,7 @@ def replay(
     *,
     space_id: str,
     with_events: bool = True,
+    columns: Collection[Typed] = (),
     progress: Progress | None = None,
 ) -> list[Proposal]:
     """Write the graph that these loads make, one after the other, over what `lake` holds."""
@@ -101,7 +103,7 @@ def replay(
                 lake.adopt(table, f"candidate_{table}")
             if with_events:
                 resolve_messages(session, rules, **places)
-                append_resolved(session, lake, load_id=load.load_id, once=False)
+                append_resolved(session, lake, load_id=load.load_id, columns=columns, once=False)
         proposals.append(proposal)
     return proposals
 
@@ -157,9 +159,12 @@ def run_due(
     *,
     space_id: str,
     now: dt.datetime,
+    columns: Collection[Typed] = (),
     progress: Progress | None = None,
 ) -> Rebuilt | None:
     """Derive the graph anew if that is due. None when it is not.
+
+    `columns` are the properties that `events` keeps as typed columns.
 
     The caller holds the space's refresh lease, and has finished the load that was under way.
     """
@@ -171,7 +176,15 @@ def run_due(
     in_time = any(row["by_time"] for row in waiting)
     if in_time:
         loads = by_time(loads)
-    proposals = replay(lake, engine, loads, decisions(state), space_id=space_id, progress=progress)
+    proposals = replay(
+        lake,
+        engine,
+        loads,
+        decisions(state),
+        space_id=space_id,
+        columns=columns,
+        progress=progress,
+    )
     with engine.session(lake) as session:
         digests = graph_digests(session)
         rows = _rows(lake, engine)

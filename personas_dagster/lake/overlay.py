@@ -44,9 +44,6 @@ class Overlay:
     def derived(self, name: str) -> list[str]:
         return (self._over if name in self._names else self._base).derived(name)
 
-    def derived(self, name: str) -> list[str]:
-        return (self._over if name in self._names else self._base).derived(name)
-
     def versions(self) -> dict[str, int]:
         kept = {k: v for k, v in self._base.versions().items() if k not in self._names}
         return kept | {k: v for k, v in self._over.versions().items() if k in self._names}
