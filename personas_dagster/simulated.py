@@ -105,6 +105,9 @@ class WithLedger:
     ) -> int:
         return self._of(name).replace(name, data, where=where, once=once)
 
+    def adopt(self, name: str, source: str, *, once: tuple[str, int] | None = None) -> int:
+        return self._of(name).adopt(name, source, once=once)
+
     def files(self, name: str) -> list[str]:
         return self._of(name).files(name)
 
