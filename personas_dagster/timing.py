@@ -52,6 +52,20 @@ def next_sync(space: Space, destination: str) -> dt.datetime | None:
     return None if started is None else started + interval
 
 
+def last_sync(space: Space, destination: str) -> dict[str, Any] | None:
+    """When the last sync of a destination began, how it ended, and its counts."""
+    query = (
+        sa.select(syncs.c.started_at, syncs.c.status, syncs.c.counts)
+        .where(syncs.c.destination == destination)
+        .order_by(syncs.c.sync_id.desc())
+        .limit(1)
+    )
+    for row in space.sync_state.rows(query):
+        counts = {k: n for k, n in (row["counts"] or {}).items() if isinstance(n, int)}
+        return {"at": row["started_at"], "status": row["status"], **counts}
+    return None
+
+
 def held_since(space: Space, destination: str, connection: str) -> dt.datetime | None:
     """When the first of the syncs began that have held a connection without a break."""
     since = None

@@ -14,6 +14,7 @@ from personas_dagster.cli import (
     ask,
     data,
     deliveries,
+    destinations,
     identity,
     place,
     serve,
@@ -32,6 +33,7 @@ app = typer.Typer(
 place.add_to(app)
 data.add_to(app)
 deliveries.add_to(app)
+destinations.add_to(app)
 ask.add_to(app)
 identity.add_to(app)
 serve.add_to(app)

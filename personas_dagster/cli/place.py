@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from importlib import resources
 from importlib.abc import Traversable
 from pathlib import Path
@@ -20,6 +22,7 @@ from personas_dagster.cli.shell import (
     SpaceOption,
     VerboseOption,
 )
+from personas_dagster.cli.simulation import simulating
 from personas_dagster.errors import DefinitionError, PersonasError
 from personas_dagster.project.loader import read_project
 from personas_dagster.spaces import destination_problems, open_space
@@ -102,6 +105,9 @@ def dev(
     project: ProjectOption = Path(),
     port: Annotated[int, typer.Option(help="The UI's port.")] = 3000,
     host: Annotated[str, typer.Option(help="The UI's address.")] = "127.0.0.1",
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Sync to simulators in place of all destinations.")
+    ] = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -116,7 +122,17 @@ def dev(
     home = dagster_home(root)
     if not (root / "workspace.yaml").exists():
         raise PersonasError(f"{root}/workspace.yaml is missing; copy it from a new project")
-    shell.say(f"Dagster UI: http://{host}:{port} (instance in {home}); Ctrl-C stops it")
+    context: AbstractContextManager[dict[str, str]]
+    context = simulating(shell) if simulate else nullcontext({})
+    with context as more:
+        shell.say(f"Dagster UI: http://{host}:{port} (instance in {home}); Ctrl-C stops it")
+        raise typer.Exit(_run_ui(root, home, host, port, more, verbose))
+
+
+def _run_ui(
+    root: Path, home: Path, host: str, port: int, more: Mapping[str, str], verbose: bool
+) -> int:
+    """The UI and the daemon until they end; the exit code. `more`: of their environment."""
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "dagster", "dev", "-w", str(root / "workspace.yaml")),
@@ -129,6 +145,7 @@ def dev(
             **os.environ,
             "DAGSTER_HOME": str(home),
             "PERSONAS_PROJECT": str(root),
+            **more,
         },
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
@@ -137,4 +154,4 @@ def dev(
     except KeyboardInterrupt:
         process.send_signal(signal.SIGINT)
         code = process.wait()
-    raise typer.Exit(0 if code in (0, -signal.SIGINT) else 1)
+    return 0 if code in (0, -signal.SIGINT) else 1

@@ -86,7 +86,8 @@ def eventually(
 class Running:
     """`personas dev` on a free port, with a Dagster instance of its own; to be used in `with`."""
 
-    def __init__(self, root: Path, env: Mapping[str, str]) -> None:
+    def __init__(self, root: Path, env: Mapping[str, str], *options: str) -> None:
+        self._options = options
         self.root, self.home = root, root / "dagster_home"
         self.home.mkdir()
         shutil.copy(root / "dagster.yaml", self.home / "dagster.yaml")
@@ -105,7 +106,15 @@ class Running:
         command = Path(sys.executable).parent / "personas"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [command, "dev", "--project", str(self.root), "--port", str(self.port)],
+                [
+                    command,
+                    "dev",
+                    "--project",
+                    str(self.root),
+                    "--port",
+                    str(self.port),
+                    *self._options,
+                ],
                 env=self._env,
                 stdout=log,
                 stderr=log,
