@@ -171,7 +171,10 @@ def imported(space: Space, name: str, *, source: str, new: str | None = None) ->
         raise PersonasError(f"there is a destination `{new}` already; choose another name")
     target = project.root / "resources" / "destinations" / f"{new}.yaml"
     document.pop("name", None)
-    document["spaces"] = [space.name]
+    if document.get("spaces"):
+        document["spaces"][:] = [space.name]  # keeps the layout
+    else:
+        document["spaces"] = [space.name]
     return [Change(target, "", _written(yaml, document)), *_chosen(space, new)]
 
 

@@ -19,7 +19,7 @@ from personas_dagster.errors import PersonasError
 from personas_dagster.identity import views
 from personas_dagster.interfaces import Session
 from personas_dagster.project import models
-from personas_dagster.spaces import Space
+from personas_dagster.spaces import SECRET_FOUND, Space, literal_secrets
 from personas_dagster.timing import overdue
 from personas_dagster.traits.world import prepare_values
 
@@ -149,6 +149,8 @@ def opened(space: Space, name: str) -> Destination:
     model = _destination(space, name)
     if space.simulation is not None:
         return open_destination(model.type, space.simulation.of(space.name, name))
+    for setting in literal_secrets(model):
+        raise PersonasError(f"destination {name}: {setting}: {SECRET_FOUND}")
     return open_destination(model.type, _resolved(model.settings))
 
 

@@ -224,7 +224,8 @@ def destination_problems(project: Project) -> list[Problem]:
             found.append(document.problem(("type",), message))
             continue
         try:
-            DESTINATIONS[kind](_stand_in(declared.model.settings))
+            for name in literal_secrets(declared.model):
+                found.append(document.problem(("settings", name), SECRET_FOUND))
         except ValidationError as error:
             found += wording.problems(
                 error, document, BaseModel, under=("settings",), with_values=False
@@ -239,6 +240,24 @@ def abilities_of(model: models.Destination) -> Abilities:
     if model.type not in DESTINATIONS:
         raise PersonasError(wording.unknown(f"`{model.type}`", model.type, sorted(DESTINATIONS)))
     return DESTINATIONS[model.type](_stand_in(model.settings)).abilities
+
+
+SECRET_FOUND = "found a secret in the file, expected {env: NAME} or {file: PATH}; move it there"
+
+
+def literal_secrets(model: models.Destination) -> list[str]:
+    """Settings whose value is a secret and stands in the file itself.
+
+    Addresses and headers may be secret, and need not be.
+    """
+    settings = getattr(DESTINATIONS[model.type](_stand_in(model.settings)), "settings", None)
+    return [
+        name
+        for name, value in model.settings.items()
+        if isinstance(value, str)
+        and name != "url"
+        and isinstance(getattr(settings, name, None), SecretStr)
+    ]
 
 
 def _stand_in(value: Any) -> Any:

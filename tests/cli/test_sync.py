@@ -29,13 +29,21 @@ def orders(*users: int) -> list[dict[str, object]]:
 
 
 @pytest.fixture
-def tool(place: Place) -> Iterator[Receiver]:
+def tool(place: Place, monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     """A webhook and a list at a simulator, told of buyers; three are known."""
     account = simulator("iterable_lists")
+    monkeypatch.setenv("LISTS_KEY", account.key)
     with Receiver() as receiver, Served() as served:
         for name, kind, settings in (
             ("hook", "webhook", {"url": receiver.url}),
-            ("lists", "iterable_lists", account.settings(served.add("lists", account))),
+            (
+                "lists",
+                "iterable_lists",
+                {
+                    **account.settings(served.add("lists", account)),
+                    "api_key": {"env": "LISTS_KEY"},
+                },
+            ),
         ):
             text = json.dumps({"type": kind, "settings": settings})
             place.write(f"resources/destinations/{name}.yaml", text)

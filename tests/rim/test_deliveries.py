@@ -20,6 +20,7 @@ from personas_dagster.timing import due, held_since, next_sync
 from tests.rim.conftest import New
 from tests.rim.project import DAY, Project, orders, reason
 
+LISTS_KEY = "TEST_LISTS_KEY"
 ALERTS = "sensors/alerts.yaml"
 
 RICH = "event('Order Completed').sum(property('revenue')) >= 100"
@@ -28,7 +29,13 @@ RICH = "event('Order Completed').sum(property('revenue')) >= 100"
 @pytest.fixture(scope="module")
 def tools() -> Iterator[tuple[Receiver, Receiver, Served]]:
     """A webhook, a channel of alerts, and simulators."""
-    with Receiver() as webhook, Receiver() as alerts, Served() as served:
+    with (
+        Receiver() as webhook,
+        Receiver() as alerts,
+        Served() as served,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv(LISTS_KEY, "simulated-key")
         yield webhook, alerts, served
 
 
@@ -38,7 +45,7 @@ def project(new_project: New, tools: tuple[Receiver, Receiver, Served]) -> Proje
     webhook, alerts, served = tools
     made = new_project()
     account = simulator("iterable_lists")
-    settings = account.settings(served.add("lists", account))
+    settings = {**account.settings(served.add("lists", account)), "api_key": {"env": LISTS_KEY}}
     folder = "resources/destinations"
     made.write(f"{folder}/lists.yaml", json.dumps({"type": "iterable_lists", "settings": settings}))
     made.write(f"{folder}/webhook.yaml", json.dumps(
