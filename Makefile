@@ -50,6 +50,7 @@ bench: $(VENV)/installed-dev ## Load and refresh of 1,000,000 messages (BENCH="1
 	$(BIN)/python benchmarks/compute.py --millions $(or $(BENCH),1)
 	$(BIN)/python benchmarks/delivery.py 1000000
 	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/answers.py 10
 
 torture: $(VENV)/installed-dev ## 500 syncs killed at random instants, with and without faults
 	$(BIN)/python tests/activation/torture.py 500

@@ -1,6 +1,6 @@
 """Questions to what the last refresh published; nothing is written.
 
-Ad hoc queries, one profile, the graph as lines, an audience as CSV.
+Ad hoc queries, one profile, the graph as lines.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.csv
 
 from personas_dagster.errors import PersonasError, QueryError
 from personas_dagster.interfaces import Lake, Session
@@ -92,18 +90,18 @@ def _plan(
 
 def _definitions(space: Space, asked: Sequence[Asked], as_of: dt.datetime) -> list[Definition]:
     definitions = [one.definition for one in asked]
-    if _is_past(space, as_of):
-        definitions += _referenced(space, definitions)
+    if is_past(space, as_of):
+        definitions += referenced(space, definitions)
     return definitions
 
 
-def _is_past(space: Space, as_of: dt.datetime) -> bool:
+def is_past(space: Space, as_of: dt.datetime) -> bool:
     """Whether the values that the last refresh stored are not those of this instant."""
     last = space.last_refresh()
     return last is not None and as_of < last["as_of"]
 
 
-def _referenced(space: Space, definitions: Sequence[Definition]) -> list[Definition]:
+def referenced(space: Space, definitions: Sequence[Definition]) -> list[Definition]:
     """The space's traits and audiences that the queries read, also through others."""
     own = {one.key: one for one in dated_definitions(space)}
     found: dict[str, Definition] = {}
@@ -146,7 +144,7 @@ def answers(space: Space, asked: Sequence[Asked], *, as_of: dt.datetime) -> Iter
     At an instant before the last refresh, what they reference is evaluated at it too.
     """
     with space.session() as session:
-        if _is_past(space, as_of):
+        if is_past(space, as_of):
             custom_values(session, as_of=as_of, promote=space.promotions)
             show_custom_values(session)
         typed = typed_columns(tuple(_definitions(space, asked, as_of)))
@@ -318,32 +316,3 @@ def graph(session: Session) -> Iterator[str]:
     """One JSON line per profile, in the order of their ids."""
     for batch in session.stream(_GRAPH):
         yield from batch.column(0).to_pylist()
-
-
-_MEMBERS = """
-SELECT m.profile_id AS key, to_json(coalesce(i.ids, []))::VARCHAR AS external_ids
-FROM members m
-LEFT JOIN (SELECT profile_id,
-                  list({'type': type, 'id': shown_id(type, value)} ORDER BY type, value) AS ids
-           FROM graph_identifiers GROUP BY profile_id) i USING (profile_id)
-WHERE m.audience = $1 ORDER BY m.profile_id
-"""
-
-
-def export_audience(session: Session, key: str, out: Path) -> int:
-    """Write an audience as CSV (`key`, `external_ids` as JSON), streamed; returns the rows.
-
-    The file appears whole or not at all.
-    """
-    partial = out.with_name(out.name + ".part")
-    rows = 0
-    reader = session.stream(_MEMBERS, [key])
-    try:
-        with pyarrow.csv.CSVWriter(partial, reader.schema) as writer:
-            for batch in reader:
-                writer.write_batch(batch)
-                rows += batch.num_rows
-    except OSError as error:
-        raise PersonasError(f"{out} cannot be written: {error.strerror or error}") from error
-    partial.replace(out)
-    return rows

@@ -185,9 +185,15 @@ class Space:
     @contextmanager
     def session(self, lake: Lake | None = None) -> Iterator[Session]:
         """A session with the graph's relations and current values (default: the snapshot)."""
+        with self.bare_session(lake) as session:
+            prepare_values(session, defined=self.computed_keys)
+            yield session
+
+    @contextmanager
+    def bare_session(self, lake: Lake | None = None) -> Iterator[Session]:
+        """A session with the graph's relations only (default: on the snapshot)."""
         with self.engine.session(self.snapshot() if lake is None else lake) as session:
             views.prepare(session)
-            prepare_values(session, defined=self.computed_keys)
             masking.prepare(session, has_pii=self.operator_has_pii)
             yield session
 

@@ -1,4 +1,4 @@
-"""Commands that read what the last refresh published: query, profile, export."""
+"""Commands that read what the last refresh published: query, profile."""
 
 from __future__ import annotations
 
@@ -41,18 +41,9 @@ class Collection(StrEnum):
     ACCOUNTS = "accounts"
 
 
-class Layout(StrEnum):
-    """How a CSV is laid out."""
-
-    UNFORMATTED = "unformatted"
-
-
 def add_to(app: typer.Typer) -> None:
     app.command()(query)
     app.command()(profile)
-    export = typer.Typer(no_args_is_help=True, help="CSV files.")
-    export.command("audience")(export_audience)
-    app.add_typer(export, name="export")
 
 
 def query(
@@ -123,26 +114,3 @@ def profile(
     shell = Shell(project, space, quiet, verbose)
     with shell.space.session() as session:
         emit(asking.profile(session, identifier))
-
-
-def export_audience(
-    key: Annotated[str, typer.Argument(help="The audience's key.")],
-    out: Annotated[Path, typer.Option(help="The CSV file to write.")],
-    format: Annotated[Layout, typer.Option(help="The columns.")] = Layout.UNFORMATTED,
-    project: ProjectOption = Path(),
-    space: SpaceOption = None,
-    quiet: QuietOption = False,
-    verbose: VerboseOption = False,
-) -> None:
-    """Write an audience's members to a CSV file.
-
-    Example: personas export audience big_spenders --format unformatted --out big.csv
-    """
-    shell = Shell(project, space, quiet, verbose)
-    if key not in shell.space.audience_keys:
-        there = ", ".join(shell.space.audience_keys) or "none is declared"
-        raise PersonasError(f"no audience `{key}` in {shell.space.name}; expected one of: {there}")
-    with shell.working(f"writing {out}"), shell.space.session() as session:
-        rows = asking.export_audience(session, key, out)
-    shell.say(f"{rows} members of {key} in {out}")
-    emit({"audience": key, "rows": rows, "file": str(out), "format": format.value})

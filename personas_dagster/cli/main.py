@@ -11,6 +11,7 @@ from rich.console import Console
 from personas_dagster import __version__
 from personas_dagster.cli import (
     access,
+    answers,
     ask,
     data,
     deliveries,
@@ -36,6 +37,7 @@ deliveries.add_to(app)
 destinations.add_to(app)
 ask.add_to(app)
 identity.add_to(app)
+answers.add_to(app)
 serve.add_to(app)
 access.add_to(app)
 upkeep.add_to(app)

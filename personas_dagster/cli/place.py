@@ -15,16 +15,20 @@ from typing import Annotated
 
 import typer
 
+from personas_dagster.answers import cases
 from personas_dagster.cli.shell import (
     ProjectOption,
     QuietOption,
     Shell,
     SpaceOption,
     VerboseOption,
+    emit,
 )
 from personas_dagster.cli.simulation import simulating
 from personas_dagster.errors import DefinitionError, PersonasError
+from personas_dagster.project.declared import query_definitions
 from personas_dagster.project.loader import read_project
+from personas_dagster.query import parse, unparse
 from personas_dagster.spaces import destination_problems, open_space
 
 
@@ -72,12 +76,15 @@ def _files(folder: Traversable, prefix: str = "") -> list[str]:
 
 
 def check(
+    print_queries: Annotated[
+        bool, typer.Option("--print", help="Print every definition's query, one a line, as JSON.")
+    ] = False,
     project: ProjectOption = Path(),
     space: SpaceOption = None,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Validate every definition; problems as file:line:column: message.
+    """Validate every definition and run its tests; problems as file:line:column: message.
 
     Example: personas check --project shop
     """
@@ -86,7 +93,22 @@ def check(
     problems += destination_problems(found)
     if problems:
         raise DefinitionError(problems)
-    open_space(found, space)
+    opened = open_space(found, space)
+    ran = cases.run(opened)
+    if ran.problems:
+        raise DefinitionError(ran.problems)
+    if print_queries:
+        for key, declared, definition in query_definitions(found, lambda model: True):
+            form = declared.model.form
+            emit(
+                {
+                    "key": key,
+                    "kind": definition.kind,
+                    "collection": definition.collection,
+                    "form": form[0] if form else None,
+                    "query": unparse(parse(definition.query)),
+                }
+            )
     for warning in found.warnings:
         shell.say(f"warning: {warning}")
     parts = {
@@ -98,7 +120,10 @@ def check(
         "connections": found.connections,
         "spaces": found.spaces,
     }
-    shell.say("ok: " + ", ".join(f"{len(part)} {name}" for name, part in parts.items()))
+    counts = [f"{len(part)} {name}" for name, part in parts.items()]
+    if ran.cases:
+        counts.append(f"{ran.cases} tests")
+    shell.say("ok: " + ", ".join(counts))
 
 
 def dev(

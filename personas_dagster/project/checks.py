@@ -21,7 +21,7 @@ from personas_dagster.project.declared import (
     query_definitions,
     space_identity,
 )
-from personas_dagster.project.lines import Document, Loc
+from personas_dagster.project.lines import Loc
 from personas_dagster.query import Definition, check, order
 
 Broken = Mapping[str, Collection[str]]
@@ -42,21 +42,22 @@ def cross_check(project: Project, broken: Broken) -> tuple[list[Problem], list[P
         for loc in _passwords(destination.model.settings, ("settings",)):
             problems.append(destination.document.problem(loc, models.PASSWORD_FOUND))
     warnings: list[Problem] = []
-    sound: dict[str, tuple[Definition, Document]] = {}
+    sound: dict[str, tuple[Definition, Declared[Any]]] = {}
     for key, declared, definition in query_definitions(project, lambda model: True):
         try:
             checked = check(definition)
         except QueryError as error:
-            problems.append(_in_query(declared.document, error))
+            problems.append(in_query(declared, error))
             continue
-        warnings += [declared.document.problem(("query",), text) for text in checked.warnings]
+        place = form_loc(declared) or ("query",)
+        warnings += [declared.document.problem(place, text) for text in checked.warnings]
         if declared.model.enabled:
-            sound.setdefault(key, (definition, declared.document))
+            sound.setdefault(key, (definition, declared))
     problems += _cycles(sound)
     return problems, warnings
 
 
-def _cycles(sound: dict[str, tuple[Definition, Document]]) -> Iterator[Problem]:
+def _cycles(sound: dict[str, tuple[Definition, Declared[Any]]]) -> Iterator[Problem]:
     """Every cycle, in the file whose reference closes it."""
     while True:
         try:
@@ -67,15 +68,41 @@ def _cycles(sound: dict[str, tuple[Definition, Document]]) -> Iterator[Problem]:
             keys = [key for key in keys if key in sound]
             if len(keys) < 2:
                 raise
-            yield _in_query(sound[keys[-2]][1], error)
+            yield in_query(sound[keys[-2]][1], error)
             for key in keys[:-1]:
                 sound.pop(key, None)
 
 
-def _in_query(document: Document, error: QueryError) -> Problem:
-    line, column = document.inside(("query",), error.line, error.column)
+def form_loc(declared: Declared[Any]) -> tuple[str, ...] | None:
+    """Where the ready-made form stands that is written in place of a query."""
+    form = declared.model.form
+    return (form[0],) if form else None
+
+
+def in_query(declared: Declared[Any], error: QueryError) -> Problem:
+    """An error of a query, at its place in the file; in a ready-made form, in its `where`."""
+    document = declared.document
+    loc: tuple[str, ...] = ("query",)
+    line, column = error.line, error.column
+    form = declared.model.form
+    if form is not None:
+        loc = (form[0],)
+        before, where = form[1].before_where, form[1].where
+        inside = where is not None and (line > 1 or column > len(before))
+        if inside and where is not None and (line, column) <= _end(where, len(before)):
+            loc = (form[0], "where")
+            column -= len(before) if line == 1 else 0
+        else:
+            line, column = 0, 0
+    place = document.inside(loc, line, column) if line else document.at(loc)
     message = str(error).removeprefix(f"{error.line}:{error.column}: ")
-    return Problem(document.path, line, column, message, "query")
+    return Problem(document.path, *place, message, ".".join(loc))
+
+
+def _end(text: str, first: int) -> tuple[int, int]:
+    """Line and column of a text's end; its first line begins after `first` characters."""
+    lines = text.split("\n")
+    return len(lines), len(lines[-1]) + (first if len(lines) == 1 else 0) + 1
 
 
 def _taken_keys(project: Project) -> Iterator[Problem]:

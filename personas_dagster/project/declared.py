@@ -60,31 +60,26 @@ def query_definitions(
     project: Project, include: Callable[[Any], bool] = lambda model: model.enabled
 ) -> list[tuple[str, Declared[Any], Definition]]:
     """Each computed trait and audience as the query language knows it."""
-    found: list[tuple[str, Declared[Any], Definition]] = []
-    for key, trait in project.computed_traits.items():
-        model = trait.model
-        if include(model):
-            definition = Definition(
-                key=key,
-                kind="trait",
-                collection=model.collection,
-                query=model.query,
-                lookback=model.lookback,
-            )
-            found.append((key, trait, definition))
-    for key, audience in project.audiences.items():
-        one = audience.model
-        if include(one):
-            definition = Definition(
-                key=key,
-                kind="audience",
-                collection=one.collection,
-                query=one.query,
-                include_anonymous=one.include_anonymous,
-                lookback=one.lookback,
-            )
-            found.append((key, audience, definition))
-    return found
+    kinds: tuple[Mapping[str, Declared[Any]], ...] = (project.computed_traits, project.audiences)
+    return [
+        (key, declared, definition_of(declared.model))
+        for kind in kinds
+        for key, declared in kind.items()
+        if include(declared.model)
+    ]
+
+
+def definition_of(model: models.ComputedTrait | models.Audience) -> Definition:
+    """A computed trait or an audience as the query language knows it."""
+    is_audience = isinstance(model, models.Audience)
+    return Definition(
+        key=model.key,
+        kind="audience" if is_audience else "trait",
+        collection=model.collection,
+        query=model.text,
+        include_anonymous=model.include_anonymous if isinstance(model, models.Audience) else True,
+        lookback=model.lookback,
+    )
 
 
 def space_identity(project: Project, space: models.Space) -> models.Identity:

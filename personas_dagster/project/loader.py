@@ -13,13 +13,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from personas_dagster.errors import DefinitionError, InputError, Problem
+from personas_dagster.errors import DefinitionError, InputError, Problem, QueryError
 from personas_dagster.project import models, wording
-from personas_dagster.project.checks import cross_check
-from personas_dagster.project.declared import Declared, M, Project
+from personas_dagster.project.checks import cross_check, in_query
+from personas_dagster.project.declared import Declared, M, Project, definition_of
 from personas_dagster.project.lines import Document, parse
+from personas_dagster.query import check
+from personas_dagster.query import parse as parse_query
 
-__all__ = ["Declared", "Project", "load_project", "read_project"]
+__all__ = ["Declared", "Project", "load_project", "read_definition", "read_project"]
 
 _SQL_FRONT = re.compile(r"\A\s*/\*(.*?)\*/\s*", re.DOTALL)
 FOLDERS: Mapping[str, type[models.Model]] = {
@@ -75,6 +77,42 @@ def read_identity(path: Path) -> models.Identity:
     if reader.problems:
         raise DefinitionError(reader.problems)
     return found
+
+
+def read_definition(path: Path) -> Declared[Any]:
+    """One computed trait or audience from a file, wherever it lies.
+
+    An audience is what lies in a folder `audiences`, or has a field that only audiences have, or
+    a query that ends in a condition. DefinitionError lists what is wrong.
+    """
+    shown = path if not path.is_absolute() else Path(path.name)
+    document, _ = _document(path, shown)
+    data = document.data if isinstance(document.data, dict) else {}
+    folders = {parent.name for parent in path.resolve().parents}
+    model: type[models.ComputedTrait] | type[models.Audience] = models.ComputedTrait
+    if "computed_traits" not in folders and (
+        "audiences" in folders or _is_audience(data) or "include_anonymous" in data
+    ):
+        model = models.Audience
+    reader = _Reader(path.parent.resolve())
+    declared: Declared[Any] | None = reader._read(path.resolve(), model, _defaults(model, path))
+    if declared is not None:
+        try:
+            check(definition_of(declared.model))
+        except QueryError as error:
+            reader.problems.append(in_query(declared, error))
+    if reader.problems or declared is None:
+        raise DefinitionError(reader.problems)
+    return declared
+
+
+def _is_audience(data: Mapping[str, Any]) -> bool:
+    if any(name in data for name in models.Audience.ready_made):
+        return True
+    try:
+        return parse_query(str(data.get("query", ""))).type == "boolean"
+    except QueryError:
+        return False
 
 
 class _Reader:

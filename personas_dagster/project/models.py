@@ -10,7 +10,7 @@ import datetime as dt
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +25,7 @@ from pydantic import (
 
 from personas_dagster.errors import PersonasError
 from personas_dagster.identity.rules import DEFAULT_BLOCKED, IdentityRules, TypeRule
+from personas_dagster.project import forms
 
 _KEY = re.compile(r"^[a-z][a-z0-9_]{0,99}$")
 _DURATION = re.compile(r"^\s*(\d+)\s*(second|minute|hour|day)s?\s*$")
@@ -239,29 +240,111 @@ def _blocked(value: str) -> str | re.Pattern[str]:
 _HISTORICAL = "false: only events received after the definition was created count"
 
 
-class ComputedTrait(Described):
-    """assets/computed_traits/: a value per profile, by a query."""
+class ExpectModel(Model):
+    """What a case's definition must give."""
+
+    members: tuple[str, ...] | None = Field(default=None, description="exactly these are in")
+    value: Any = Field(default=None, description="the value of the one person of the case")
+    values: dict[str, Any] | None = Field(default=None, description="of these people")
+
+    @model_validator(mode="after")
+    def _one(self) -> ExpectModel:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("expected exactly one of `members`, `value` and `values`")
+        return self
+
+
+class CaseModel(Model):
+    """A test in a definition: given these messages, at this instant, expect that."""
 
     name: str = ""
+    given: tuple[dict[str, Any], ...]
+    at: dt.datetime = Field(description="the instant; UTC where no zone is given")
+    expect: ExpectModel
+
+    @field_validator("at", mode="before")
+    @classmethod
+    def _midnight(cls, value: object) -> object:
+        if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+            return dt.datetime.combine(value, dt.time(), dt.UTC)
+        return value
+
+    @field_validator("at")
+    @classmethod
+    def _utc(cls, value: dt.datetime) -> dt.datetime:
+        return value.replace(tzinfo=dt.UTC) if value.tzinfo is None else value.astimezone(dt.UTC)
+
+
+class Computed(Described):
+    """What computed traits and audiences have in common."""
+
     key: Key
     collection: Collection = "users"
-    query: str
+    query: str | None = None
     lookback: Duration | None = None
     include_historical: bool = Field(default=True, description=_HISTORICAL)
+    schedule: str | None = Field(default=None, description="a cron expression, in UTC")
+    tests: tuple[CaseModel, ...] = ()
     enabled: bool = True
 
+    ready_made: ClassVar[tuple[str, ...]] = ()
 
-class Audience(Described):
-    """assets/audiences/: a set of profiles, by a boolean query."""
+    @field_validator("schedule")
+    @classmethod
+    def _cron(cls, value: str | None) -> str | None:
+        return value if value is None else _cron(value)
+
+    @model_validator(mode="after")
+    def _one(self) -> Computed:
+        given = [name for name in ("query", *self.ready_made) if getattr(self, name) is not None]
+        if len(given) != 1:
+            there = " and ".join(f"`{name}`" for name in given) or "neither"
+            either = ", ".join(f"`{name}`" for name in self.ready_made)
+            raise ValueError(f"found {there}, expected exactly one of `query`, {either}")
+        return self
+
+    @property
+    def form(self) -> tuple[str, forms.Form] | None:
+        """The ready-made form and its name, where one stands in place of a query."""
+        found: list[tuple[str, forms.Form]] = [
+            (name, getattr(self, name))
+            for name in self.ready_made
+            if getattr(self, name) is not None
+        ]
+        return found[0] if found else None
+
+    @property
+    def text(self) -> str:
+        """The query, written out where it is a ready-made form."""
+        return self.query if self.query is not None else self.form[1].query()  # type: ignore[index]
+
+
+class ComputedTrait(Computed):
+    """assets/computed_traits/: a value per profile, by a query or a ready-made form."""
+
+    ready_made: ClassVar[tuple[str, ...]] = tuple(forms.TRAIT_FORMS)
+
+    name: str = ""
+    event_counter: forms.EventCounter | None = None
+    aggregation: forms.Aggregation | None = None
+    most_frequent: forms.MostFrequent | None = None
+    first: forms.First | None = None
+    last: forms.Last | None = None
+    unique_list: forms.UniqueList | None = None
+    unique_list_count: forms.UniqueListCount | None = None
+
+
+class Audience(Computed):
+    """assets/audiences/: a set of profiles, by a boolean query or a ready-made form."""
+
+    ready_made: ClassVar[tuple[str, ...]] = tuple(forms.AUDIENCE_FORMS)
 
     name: str
-    key: Key
-    collection: Collection = "users"
-    query: str
     include_anonymous: bool = False
-    lookback: Duration | None = None
-    include_historical: bool = Field(default=True, description=_HISTORICAL)
-    enabled: bool = True
+    first_time: forms.FirstTime | None = None
+    regularly: forms.Regularly | None = None
+    stopped: forms.Stopped | None = None
+    came_back: forms.CameBack | None = None
 
 
 class SqlTrait(Described):
@@ -399,9 +482,13 @@ class Schedules(Model):
     @field_validator("refresh", "sql_traits")
     @classmethod
     def _cron(cls, value: str) -> str:
-        if not _is_cron(value):
-            raise ValueError("expected a cron expression of five fields, such as `0 * * * *`")
-        return value
+        return _cron(value)
+
+
+def _cron(text: str) -> str:
+    if not _is_cron(text):
+        raise ValueError("expected a cron expression of five fields, such as `0 * * * *`")
+    return text
 
 
 def _is_cron(text: str) -> bool:

@@ -57,9 +57,9 @@ def condition(node: Condition) -> str:
 def scalar(node: Scalar) -> str:
     match node:
         case Literal(kind, text):
-            return _quoted(text) if kind == "string" else text
+            return quoted(text) if kind == "string" else text
         case Trait(path):
-            return f"trait({_quoted(path)})"
+            return f"trait({quoted(path)})"
         case Field():
             return _field(node)
         case Reduction():
@@ -68,7 +68,7 @@ def scalar(node: Scalar) -> str:
 
 def stream(node: Stream) -> str:
     filters = "".join(f".{_filter(one)}" for one in node.filters)
-    return f"event({_quoted(node.event)}){filters}"
+    return f"event({quoted(node.event)}){filters}"
 
 
 def _tight(node: Condition, loose: type | tuple[type, ...]) -> str:
@@ -89,7 +89,7 @@ def _comparison(node: Comparison) -> str:
 
 
 def _field(node: Field) -> str:
-    return f"{node.kind}({'parent: ' if node.parent else ''}{_quoted(node.path)})"
+    return f"{node.kind}({'parent: ' if node.parent else ''}{quoted(node.path)})"
 
 
 def _reduction(node: Reduction) -> str:
@@ -109,7 +109,7 @@ def _filter(node: Filter) -> str:
         case Where(inner):
             return f"where({condition(inner)})"
         case Sources(exclude):
-            return f"sources({{exclude: [{', '.join(_quoted(one) for one in exclude)}]}})"
+            return f"sources({{exclude: [{', '.join(quoted(one) for one in exclude)}]}})"
         case Between(near, far, parent):
             return f"between({_parent(parent)}{_duration(near)}, {_duration(far)})"
         case Within(duration, parent):
@@ -126,6 +126,6 @@ def _duration(node: Duration) -> str:
     return f"{node.amount} {node.unit}{'' if node.amount == 1 else 's'}"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

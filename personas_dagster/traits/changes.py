@@ -6,6 +6,8 @@ through the graph's parents, and of merged profiles the newest row holds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlglot import exp
 
 from personas_dagster.interfaces import Lake, Session
@@ -19,6 +21,7 @@ SELECT collection, root_id AS profile_id, key,
 FROM (
     SELECT t.*, coalesce(m.parent_id, t.profile_id) AS root_id, m.parent_id IS NULL AS own
     FROM {log} t LEFT JOIN graph_parents m ON m.child_id = t.profile_id
+    {only}
 )
 GROUP BY ALL HAVING arg_max(value, (refresh_id, own)) <> 'null'
 """
@@ -37,21 +40,29 @@ WHERE n.value IS DISTINCT FROM c.value
 
 
 def current(
-    session: Session, table: str, *, name: str | None = None, of: str | None = None
+    session: Session,
+    table: str,
+    *,
+    name: str | None = None,
+    of: str | None = None,
+    keys: Sequence[str] | None = None,
 ) -> None:
     """Create `current_<table>(collection, profile_id, key, value, updated_at, source_id)`.
 
-    Of all profiles, or of those in the relation `of(profile_id)`, which holds every child too.
-    The session must have the graph's relations.
+    Of all profiles, or of those in the relation `of(profile_id)`, which holds every child too;
+    of all `keys`, or of these. The session must have the graph's relations.
     """
     session.view(table)
     log = exp.to_identifier(table, quoted=True).sql(dialect="duckdb")
-    query = _CURRENT.format(log=log)
     if of is not None:
         some = exp.to_identifier(of, quoted=True).sql(dialect="duckdb")
-        query = _CURRENT.format(log=f"(SELECT * FROM {log} SEMI JOIN {some} USING (profile_id))")
+        log = f"(SELECT * FROM {log} SEMI JOIN {some} USING (profile_id))"
+    only = "" if keys is None else "WHERE list_contains($1, t.key)"
+    query = _CURRENT.format(log=log, only=only)
     target = exp.to_identifier(name or f"current_{table}", quoted=True).sql(dialect="duckdb")
-    session.run(f"CREATE OR REPLACE TEMP TABLE {target} AS {query}")
+    session.run(
+        f"CREATE OR REPLACE TEMP TABLE {target} AS {query}", None if keys is None else [list(keys)]
+    )
 
 
 def record(

@@ -81,13 +81,20 @@ SELECT collection, profile_id, key, arg_min(value, class) AS value FROM (
 """
 
 
-def prepare_values(session: Session, *, defined: Collection[str], of: str | None = None) -> None:
+def prepare_values(
+    session: Session,
+    *,
+    defined: Collection[str],
+    of: str | None = None,
+    keys: Sequence[str] | None = None,
+) -> None:
     """`trait_values` and `members`; `defined` are the keys of the space's computed traits.
 
-    Of all profiles, or of those in the relation `of(profile_id)`, which holds every child too.
+    Of all profiles, or of those in the relation `of(profile_id)`, which holds every child too;
+    of all traits, or of those named `keys`.
     """
     for table in ("custom_traits", "computed_traits", "sql_traits"):
-        current(session, table, of=of)
+        current(session, table, of=of, keys=keys)
     session.register("defined_keys", pa.table({"key": pa.array(sorted(defined), pa.string())}))
     session.view("audience_memberships")
     session.run(_VALUES)
@@ -106,14 +113,25 @@ def prepare_world(
     `as_of`: who had ever been in an audience by then. Returns the layers that a plan reads
     messages from: relations that hold those of the columns in `typed` that are filled.
     """
-    session.view("events")
-    session.view("audience_changes")
-    session.run(_MESSAGES.format(name="messages", table="events", typed=""))
+    layers = prepare_messages(session, typed)
     session.run(_PROFILES)
     session.run("CREATE OR REPLACE TEMP VIEW account_links AS SELECT * FROM graph_links")
+    prepare_traits(session, as_of=as_of)
+    return layers
+
+
+def prepare_messages(session: Session, typed: Collection[Typed] = ()) -> Sequence[Layer]:
+    """`messages`, led to the profiles that they belong to now, and its layers."""
+    session.view("events")
+    session.run(_MESSAGES.format(name="messages", table="events", typed=""))
+    return message_layers(session, typed)
+
+
+def prepare_traits(session: Session, *, as_of: dt.datetime | None = None) -> None:
+    """`former_members` and `traits`, on top of `profiles`."""
+    session.view("audience_changes")
     session.run(_FORMER, [as_of])
     session.run(_TRAITS)
-    return message_layers(session, typed)
 
 
 def message_layers(session: Session, typed: Collection[Typed]) -> Sequence[Layer]:

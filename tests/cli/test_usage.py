@@ -112,7 +112,6 @@ def test_check_tells_everything(personas: Personas, place: Place) -> None:
     assert ended.code == 1 and ended.out == ""
     assert [line.split(" found")[0] for line in ended.lines] == [
         "assets/audiences/a.yaml:1:1: qery:",
-        "assets/audiences/a.yaml:1:1: query:",
         "resources/destinations/d.yaml:2:1: settings.url:",
     ]
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from personas_dagster.project import models
+from personas_dagster.project import forms, models
 
 DOC = Path(__file__).parents[2] / "docs" / "definitions.md"
 MODELS: dict[str, type[BaseModel]] = {
@@ -18,6 +18,16 @@ MODELS: dict[str, type[BaseModel]] = {
     "Limit": models.LimitModel,
     "Computed trait": models.ComputedTrait,
     "Audience": models.Audience,
+    "Event counter": forms.EventCounter,
+    "Aggregation": forms.Aggregation,
+    "Most frequent": forms.MostFrequent,
+    "First and last": forms.First,
+    "First time": forms.FirstTime,
+    "Regularly": forms.Regularly,
+    "Stopped": forms.Stopped,
+    "Came back": forms.CameBack,
+    "Case": models.CaseModel,
+    "Expectation": models.ExpectModel,
     "SQL trait": models.SqlTrait,
     "Space": models.Space,
     "Lake": models.LakeModel,
@@ -70,5 +80,5 @@ def test_every_model_has_a_table() -> None:
         for model in vars(models).values()
         if isinstance(model, type) and issubclass(model, models.Model)
     }
-    known = {models.Model, models.Secret, models.Described}
-    assert declared - known == set(MODELS.values())
+    known = {models.Model, models.Secret, models.Described, models.Computed}
+    assert declared - known == {one for one in MODELS.values() if issubclass(one, models.Model)}

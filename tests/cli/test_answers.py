@@ -1,0 +1,76 @@
+"""preview, export and check --print through the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.running import Personas
+from tests.place import Place
+
+
+@pytest.fixture
+def filled(place: Place) -> Place:
+    place.define({
+        "audiences/buyers": "event('Order').count() >= 1",
+        "computed_traits/orders": "event('Order').count()",
+    })  # fmt: skip
+    place.write("assets/computed_traits/last_order.yaml", "last: {event: Order, property: id}\n")
+    place.refresh(
+        *({"type": "track", "event": "Order", "userId": user, "timestamp": "2026-02-01"}
+          for user in ("ann", "bob"))
+    )  # fmt: skip
+    return place
+
+
+def test_preview(filled: Place, personas: Personas) -> None:
+    ended = personas("preview", "buyers", "--with", "buyers")
+    assert ended.code == 0, ended.err
+    (row,) = ended.rows
+    assert (row["size"], row["identifiers"]) == (2, {"user_id": 1.0})
+    assert row["overlap"] == {"audience": "buyers", "size": 2, "both": 2}
+    assert "buyers: 2 members as of 2026-03-01 12:00 UTC" in ended.err
+    sql = personas("preview", "buyers", "--sql")
+    assert sql.out.startswith("CREATE OR REPLACE TEMPORARY TABLE") and not sql.err
+    assert personas("preview", "byers").code == 1
+
+
+def test_export(filled: Place, personas: Personas) -> None:
+    ended = personas("export", "trait", "orders", "--format", "formatted", "--out", "o.csv")
+    assert ended.code == 0, ended.err
+    assert ended.rows[0]["rows"] == 2 and ended.rows[0]["as_of"].startswith("2026-03-01T12")
+    lines = (filled.root / "o.csv").read_text().splitlines()
+    assert lines[0] == "key,value,external_ids,user_id" and len(lines) == 3
+    refused = personas("export", "audience", "buyers", "--format", "single", "--out", "o.csv")
+    assert refused.code == 1 and "add --id-type" in refused.err
+
+
+def test_long_export_tells_its_time(
+    filled: Place, personas: Personas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "that takes about"
+    assert told not in personas("export", "audience", "buyers", "--out", "o.csv").err
+    monkeypatch.setattr("personas_dagster.answers.export.ROWS_A_SECOND", 0.05)
+    assert f"2 profiles; {told} 40 s" in personas("export", "audience", "buyers", "--out", "o").err
+
+
+def test_print_queries(filled: Place, personas: Personas) -> None:
+    ended = personas("check", "--print")
+    assert {row["key"]: (row["form"], row["query"]) for row in ended.rows} == {
+        "buyers": (None, "event('Order').count() >= 1"),
+        "orders": (None, "event('Order').count()"),
+        "last_order": ("last", "event('Order').last(property('id'))"),
+    }
+
+
+def test_check_runs_the_tests_in_definitions(place: Place, personas: Personas) -> None:
+    case = "  - {at: 2026-03-01, given: [{event: X, userId: ann}], expect: {members: [%s]}}\n"
+    text = "query: event('X').count() >= 1\ntests:\n"
+    place.write("assets/audiences/a.yaml", text + case % "ann")
+    ended = personas("check")
+    assert ended.code == 0 and "1 tests" in ended.err
+    place.write("assets/audiences/a.yaml", text + case % "ann" + case % "")
+    ended = personas("check")
+    assert ended.code == 1
+    assert ended.lines == [
+        "assets/audiences/a.yaml:4:65: tests.1.expect.members: ann is in and should not be"
+    ]
