@@ -15,6 +15,7 @@ from contract import ANN, AUDIENCE, Subject, check, deliver, error_of, no_pace, 
 from moto_stream import Moto, SubjectAtMoto
 from pydantic import SecretStr
 
+from personas_dagster.activation.delivery import Parcel, batches
 from personas_dagster.activation.destination import DELIVERED
 from personas_dagster.destinations import open_destination
 from personas_dagster.errors import (
@@ -258,6 +259,20 @@ def test_a_batch_is_always_one_request() -> None:
     abilities = open_destination("kinesis", given).abilities
     assert abilities.max_batch_bytes == 2**20 - 500 * 1_024
     assert abilities.max_batch_bytes > 500_000
+
+
+def test_batches_that_the_engine_cuts_are_never_too_large(served: Served) -> None:
+    """400 records of some 40 kB are more than 5 MiB; the simulator refuses what is."""
+    account, opened = on(served)
+    destination = opened()
+    rows = [({"user_id": f"u{n:040000}"}, "true") for n in range(400)]
+    messages = write(destination.abilities, rows, kind="audience", key=AUDIENCE,
+                     forms=("identify",))  # fmt: skip
+    cut = list(batches(Parcel("c", [(None, messages)]), destination.abilities))  # type: ignore[list-item]
+    assert [message for some in cut for message in some] == messages and 3 < len(cut) < 10
+    for some in cut:
+        assert send(destination, some) == [DELIVERED] * len(some)
+    assert len(account.requests) == len(cut)
 
 
 @pytest.mark.parametrize(

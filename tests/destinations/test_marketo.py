@@ -74,6 +74,16 @@ def test_a_wrong_secret_is_no_way_in(served: Served) -> None:
     assert not account.people
 
 
+def test_a_secret_is_masked_as_it_stands_in_an_address(served: Served) -> None:
+    """Some answer with the address that was asked, in which a secret is encoded."""
+    account, opened = on(served)
+    key = "p+w/d=5f1e 0c77"
+    account.faults.next(lambda seen: Answer(500, seen.target.encode()))
+    error = error_of(opened(client_secret=SecretStr(key)), people(1, opened().abilities))
+    assert "p%2Bw" not in str(error) and "0c77" not in str(error)
+    assert "client_credentials" in str(error)
+
+
 # what codes mean
 
 
@@ -137,11 +147,14 @@ def test_rows_that_were_skipped(served: Served) -> None:
         {"status": "skipped", "reasons": [{"code": "1007", "message": "Multiple leads match"}]},
         {"status": "skipped", "reasons": [{"code": "713", "message": "Transient Error"}]},
         {"status": "skipped"},
+        {"id": 9},
+        None,
     ]
     answer = Answer(200, json.dumps({"success": True, "result": result}).encode())
     account.faults.next(None, None, None, answer)
-    outcomes = send(opened(), people(4, opened().abilities))
-    assert [type(o.error) for o in outcomes] == [type(None), Rejected, Unavailable, Rejected]
+    outcomes = send(opened(), people(6, opened().abilities))
+    kinds = [type(None), Rejected, Unavailable, Rejected, Unavailable, Unavailable]
+    assert [type(o.error) for o in outcomes] == kinds
     assert str(outcomes[1].error) == "1007: Multiple leads match"
 
 

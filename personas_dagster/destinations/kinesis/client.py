@@ -54,6 +54,7 @@ _SETUP = frozenset(
     {"ResourceNotFoundException", "KMSNotFoundException", "KMSDisabledException"}
     | {"KMSInvalidStateException", "KMSOptInRequired"}
 )
+_LONGEST_TEXT = 300
 _READY = frozenset({"ACTIVE", "UPDATING"})
 
 
@@ -159,8 +160,11 @@ class Kinesis:
         code = row.get("ErrorCode")
         if not code:
             return DELIVERED
-        text = self._masks(f"{code}: {row.get('ErrorMessage')}")
+        text = self._said(code, row.get("ErrorMessage"))
         return Outcome(Throttled(text) if code in _SLOWER else Unavailable(text))
+
+    def _said(self, code: object, message: object) -> str:
+        return self._masks(f"{code}: {message}")[:_LONGEST_TEXT]
 
     def _meaning(self, error: Exception) -> DeliveryError | None:
         """The border where AWS's errors become the platform's; None for those of our own."""
@@ -190,7 +194,7 @@ class Kinesis:
     def _refusal(self, answer: dict[str, Any]) -> DeliveryError:
         said, about = fields(answer.get("Error")), fields(answer.get("ResponseMetadata"))
         code, status = str(said.get("Code")), about.get("HTTPStatusCode", 500)
-        text = self._masks(f"{code}: {said.get('Message')}")
+        text = self._said(code, said.get("Message"))
         if code in _SLOWER:
             return Throttled(text)
         if code in _FORBIDDEN:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any, Self
+from urllib.parse import quote_plus
 from zoneinfo import ZoneInfo
 
 import httpx
@@ -42,6 +43,7 @@ _LATER = frozenset({"500", "502", "604", "608", "611", "614", "713", "719", "101
 _SETUP = frozenset(
     {"610", "616", "703", "710", "711"} | {"1006", "1009", "1011", "1013", "1018", "1026"}
 )
+_TAKEN = frozenset({"created", "updated", "added", "removed", "memberof", "notmemberof"})
 _MIDNIGHT_OF = ZoneInfo("America/Chicago")  # where the daily quota begins anew
 _AN_HOUR = 3600.0
 
@@ -62,6 +64,7 @@ class MarketoTool(BatchTool):
         self._account = settings
         self._token: SecretStr | None = None
         self._signing_in = asyncio.Lock()
+        self._masks = self._hidden()
 
     async def __aenter__(self) -> Self:
         self._signing_in = asyncio.Lock()  # a lock belongs to one event loop
@@ -95,8 +98,13 @@ class MarketoTool(BatchTool):
             if not isinstance(found, str) or not found:
                 raise Unavailable("Marketo gave no token; is munchkin_id right?")
             self._token = SecretStr(found)
-            self._masks = Masks([*self._settings.secrets, self._token])
+            self._masks = self._hidden()
             return self._token
+
+    def _hidden(self) -> Masks:
+        """Secrets, also as they stand in the address that a token is asked at."""
+        secrets = [*self._settings.secrets, *([self._token] if self._token else [])]
+        return Masks([*secrets, *(SecretStr(quote_plus(revealed(one))) for one in secrets)])
 
     def refusal(self, response: httpx.Response) -> DeliveryError | None:
         """Marketo answers 200 whatever happened, and says in the body what did."""
@@ -158,17 +166,26 @@ class MarketoTool(BatchTool):
         call = payload.ensure(messages, self._account)
         names = [row[self._account.lookup_field] for row in call.body["input"]]
         found = self.read(await self.ask(call, pace), len(names))
-        return dict(zip(names, found, strict=True))
+        unknown = Outcome(Unavailable("Marketo did not say the id of this lead"))
+        known = [
+            (number, unknown if number is None and outcome.error is None else outcome)
+            for number, outcome in found
+        ]
+        return dict(zip(names, known, strict=True))
 
     def _outcome(
         self, row: dict[str, Any], response: httpx.Response, fine: frozenset[str]
     ) -> Outcome:
+        status = row.get("status")
         reasons = items(row.get("reasons")) or items(row.get("errors"))
-        if not reasons and row.get("status") != "skipped":
-            return DELIVERED
         if reasons and all(str(one.get("code")) in fine for one in reasons):
             return DELIVERED
-        error = self.meaning(reasons[0] if reasons else {"code": "skipped"}, response.headers)
+        if not reasons:
+            if status in _TAKEN:
+                return DELIVERED
+            text = f"Marketo says «{self.said(status or 'nothing')}» of this row"
+            return Outcome(Rejected(text) if status == "skipped" else Unavailable(text))
+        error = self.meaning(reasons[0], response.headers)
         # the rest was taken: a row alone does not mean that the key is no good
         return Outcome(Unavailable(str(error)) if isinstance(error, Unauthorized) else error)
 

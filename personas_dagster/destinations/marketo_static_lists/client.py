@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
@@ -32,9 +31,11 @@ class MarketoStaticLists(MarketoTool, ListTool):
         return str(found[0].get("id")) if found else None
 
     async def has_list(self, number: str, pace: Pace) -> bool:
-        path = f"{payload.LIST}/{quote(number, safe='')}.json"
+        if not number.isdigit():
+            return False
         try:
-            return bool(await self._assets(Call("GET", path), pace))
+            call = Call("GET", f"{payload.LIST}/{number}.json")
+            return bool(await self._assets(call, pace))
         except Missing:
             return False
 
