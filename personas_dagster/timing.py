@@ -34,7 +34,7 @@ def due(space: Space, *, now: dt.datetime) -> dict[str, int]:
     found: dict[str, int] = {}
     for destination in sorted({one.destination for one in space.connections.values()}):
         own = [one for one in space.connections.values() if one.destination == destination]
-        if _has_news(space, destination, own):
+        if _has_news(space, destination, own) or _has_results(space, destination, now):
             begin = next_sync(space, destination)
             if begin is None or begin <= now:
                 found[destination] = last["refresh_id"]
@@ -56,7 +56,7 @@ def last_sync(space: Space, destination: str) -> dict[str, Any] | None:
     """When the last sync of a destination began, how it ended, and its counts."""
     query = (
         sa.select(syncs.c.started_at, syncs.c.status, syncs.c.counts)
-        .where(syncs.c.destination == destination)
+        .where(syncs.c.destination == destination, syncs.c.status != "results")
         .order_by(syncs.c.sync_id.desc())
         .limit(1)
     )
@@ -64,6 +64,12 @@ def last_sync(space: Space, destination: str) -> dict[str, Any] | None:
         counts = {k: n for k, n in (row["counts"] or {}).items() if isinstance(n, int)}
         return {"at": row["started_at"], "status": row["status"], **counts}
     return None
+
+
+def _has_results(space: Space, destination: str, now: dt.datetime) -> bool:
+    """Whether a tool that works off requests later may have done so."""
+    outbox = Outbox(space.sync_state, space.ledger_lake, destination, lambda: now)
+    return bool(outbox.open_receipts(now))
 
 
 def held_since(space: Space, destination: str, connection: str) -> dt.datetime | None:

@@ -283,7 +283,9 @@ def _settle_row(messages: Sequence[Message], dispatch: Dispatch) -> Settled:
     detail = str(errors[0])[:_DETAIL] if errors else None
     if all(one == DELIVERED for one in outcomes):
         notes = [one.note for one in outcomes if one and one.note]
-        return Settled("confirmed", notes[0][:_DETAIL] if notes else None)
+        receipts = tuple(one.receipt for one in outcomes if one and one.receipt)
+        said = receipts[0] if receipts else (notes[0][:_DETAIL] if notes else None)
+        return Settled("confirmed", said, receipts)
     if None in outcomes or any(not isinstance(error, Rejected) for error in errors):
         return Settled("failed", detail or "not sent")
     taken = any(one == DELIVERED for one in outcomes)

@@ -27,6 +27,7 @@ class Abilities:
     `kind`: an event destination gets messages, a list destination gets adds and removes.
     `batch_size` counts messages in one call of `send`; `max_batch_bytes` their JSON.
     `matches_on`: the identifier types that the tool knows people by, best first.
+    `results_after`: how long a tool that works off requests later is left in peace.
     `takes_historical`: False makes each connection behave as `backfill: false`.
     `requests_per_second` caps what `send` asks of its pace; None leaves it to the receiver.
     `concurrency`: batches in flight at once, and so the most that a kill can repeat.
@@ -43,6 +44,7 @@ class Abilities:
     takes_anonymous: bool = False
     knows_alias: bool = False
     takes_historical: bool = True
+    results_after: timedelta = timedelta(minutes=30)
     requests_per_second: float | None = None
     concurrency: int = 4
     interval: timedelta | None = None
@@ -75,13 +77,28 @@ class Outcome:
 
     The error's class says what happens next: `Rejected` ends it, `Throttled` and `Unavailable`
     are tried again. `note` is what a person should know of a message that was delivered.
+    `receipt` is what the tool calls a request that it took and works off later; the engine asks
+    for its result.
     """
 
     error: DeliveryError | None = None
     note: str | None = field(default=None, compare=False)
+    receipt: str | None = field(default=None, compare=False)
 
 
 DELIVERED = Outcome()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of a request that a tool took and worked off later.
+
+    With an error, nothing of it was done: `Rejected` ends its messages, others have them sent
+    again. `note` says what was not done where the tool does not say to whom.
+    """
+
+    error: DeliveryError | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +137,12 @@ class Destination(Protocol):
 
     def preview(self, batch: Sequence[Message]) -> Sequence[Request]:
         """The requests that `send` would make for this batch, masked; nothing is sent."""
+
+    async def result(self, receipt: str, pace: Pace) -> Result | None:
+        """What became of what the tool took under this receipt; None when it is not known yet.
+
+        Never called where no outcome carries a receipt.
+        """
 
     async def check(self, connection: Connection, pace: Pace) -> None:
         """Ask the tool whether what this connection needs is there; makes and sends nothing.

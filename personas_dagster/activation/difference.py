@@ -85,8 +85,8 @@ WITH last AS (
          arg_max(struct_pack(profile_id := l.profile_id, value := l.value, reason := l.reason,
                              outcome := l.outcome, message_id := l.message_id), l.sync_id) AS row,
          max(l.sync_id) FILTER (
-           WHERE l.value <> c.exit_value
-           AND l.outcome IN ('confirmed', 'partial', 'unknown', 'failed')) AS told_at,
+           WHERE l.outcome IN ('unknown', 'failed')
+           OR (l.value <> c.exit_value AND l.outcome IN ('confirmed', 'partial'))) AS told_at,
          max(l.sync_id) FILTER (
            WHERE l.value = c.exit_value AND l.outcome IN ('confirmed', 'partial')) AS ended_at
   FROM ledger l

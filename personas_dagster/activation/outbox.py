@@ -8,7 +8,7 @@ become rows of the ledger in one commit. A row whose intent has no answer is `un
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from personas_dagster.activation.messages import Change
 from personas_dagster.activation.pace import answered_now, milliseconds
 from personas_dagster.interfaces import Lake
 from personas_dagster.lake.tables import TABLES
-from personas_dagster.state.schema import connections, intents, syncs
+from personas_dagster.state.schema import connections, intents, receipts, syncs
 from personas_dagster.state.store import State
 
 _PAGE, _PAGE_MOST, _PAGE_ROWS = 20, 2_000, 20_000  # intents read at once; the rows aimed at
@@ -32,6 +32,7 @@ class Settled:
 
     outcome: str  # confirmed, partial, rejected, failed, not_taken
     detail: str | None = None
+    receipts: tuple[str, ...] = ()  # what the tool works off later; `detail` has the first
 
 
 class Outbox:
@@ -161,16 +162,54 @@ class Outbox:
             )
             return _key(row)
 
-    def answer(self, intent_id: int, settled: Sequence[Settled]) -> None:
-        """Record what the tool said, row by row."""
+    def answer(
+        self,
+        intent_id: int,
+        settled: Sequence[Settled],
+        connection: str = "",
+        results_after: dt.timedelta = dt.timedelta(),
+    ) -> None:
+        """Record what the tool said, row by row, and what is to be asked later."""
         outcomes = {
             "at": self._now().isoformat(),
             "rows": [[one.outcome, one.detail] for one in settled],
         }
-        with self._state.begin() as connection:
-            connection.execute(
+        with self._state.begin() as answered:
+            answered.execute(
                 sa.update(intents).where(intents.c.intent_id == intent_id).values(outcomes=outcomes)
             )
+            taken = [
+                {
+                    "destination": self._destination,
+                    "connection": connection,
+                    "receipt": receipt,
+                    "taken_at": self._now(),
+                    "ask_from": self._now() + results_after,
+                }
+                for receipt in dict.fromkeys(text for one in settled for text in one.receipts)
+            ]
+            if taken:
+                answered.execute(sa.insert(receipts), taken)
+
+    def open_receipts(self, at: dt.datetime) -> list[dict[str, Any]]:
+        """What the tool may have worked off by now."""
+        query = (
+            sa.select(receipts)
+            .where(receipts.c.destination == self._destination, receipts.c.ask_from <= at)
+            .order_by(receipts.c.receipt_id)
+        )
+        return self._state.rows(query)
+
+    def close_receipts(self, done: Sequence[int], later: Mapping[int, dt.datetime]) -> None:
+        """Forget those that are known; ask for the others again at their time."""
+        with self._state.begin() as connection:
+            connection.execute(sa.delete(receipts).where(receipts.c.receipt_id.in_(done)))
+            for number, ask_from in later.items():
+                connection.execute(
+                    sa.update(receipts)
+                    .where(receipts.c.receipt_id == number)
+                    .values(ask_from=ask_from)
+                )
 
     def flush(self) -> int:
         """Move all intents to the ledger, in one commit; returns how many rows they held.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from personas_dagster.activation import results
 from personas_dagster.activation.connection import Connection, problems
 from personas_dagster.activation.delivery import Delivery, Parcel, batches, parcels
 from personas_dagster.activation.destination import Abilities, Destination
@@ -178,10 +179,11 @@ class _Job:
             report = SyncReport(self.name, self.refresh_id, None, False, skipped=early)
             self._audit(state, self.name, outcome="skipped", reason=early)
             return report
-        sync_id, killed = outbox.start(self.refresh_id)
-        if killed:
-            self._audit(state, self.name, outcome="killed", reason="the sync before never ended")
         recovered = outbox.flush()
+        asked = self._ask_results(session, outbox, lake, state)
+        sync_id, killed = outbox.start(self.refresh_id)
+        if killed or asked.killed:
+            self._audit(state, self.name, outcome="killed", reason="the sync before never ended")
         first = outbox.first_seen(self.names, self.refresh_id)
         outbox.resync(self.resync, sync_id)
         resync = outbox.resyncs(self.names)
@@ -199,7 +201,8 @@ class _Job:
         kept_back = [c.name for c in self.connections if not (c.backfill and historical)]
         outbox.synced([name for name in kept_back if name not in resync], self.refresh_id)
         pace = SharedPace(self.limiter, self.retries.sleep)
-        log = _Log(outbox, report, self.progress)
+        results_after = self.destination.abilities.results_after
+        log = _Log(outbox, report, self.progress, results_after)
         delivery = Delivery(self.destination, pace, self.retries, log)
         new = [one for one in self.connections if one.name in first]
 
@@ -225,6 +228,33 @@ class _Job:
                 "again: what was not confirmed is still due"
             )
         return report
+
+    def _ask_results(
+        self, session: Session, outbox: Outbox, lake: Lake, state: State
+    ) -> results.Asked:
+        """What became of what the tool took before; what was not done is due again."""
+        asked = results.ask(
+            self.destination,
+            outbox,
+            SharedPace(self.limiter, self.retries.sleep),
+            self.retries,
+            refresh_id=self.refresh_id,
+            now=self.now(),
+        )
+        if asked.failed:
+            lake.append("ledger", results.corrections(session, self.name, asked, at=self.now()))
+        for receipt, result in asked.found:
+            if result.error or result.note:
+                self._audit(
+                    state,
+                    receipt["connection"],
+                    outcome="undone" if result.error else "partial",
+                    reason=f"{receipt['receipt']}: {result.error or result.note}",
+                )
+        for receipt in results.close(outbox, asked, now=self.now()):
+            said = f"{receipt['receipt']}: the tool never said what became of it"
+            self._audit(state, receipt["connection"], outcome="unknown", reason=said)
+        return asked
 
     def _too_early(self, outbox: Outbox) -> str | None:
         """Why the tool is not to be synced yet, if so."""
@@ -316,7 +346,7 @@ class _Job:
             }
             more = {
                 "connections": each,
-                "asked": sorted(report.connections),
+                "asked": sorted(report.connections.keys() - report.needs.keys()),
                 "held_connections": sorted(report.held),
             }
             outbox.finish(report.sync_id, outcome, {**report.counts, **more})
@@ -348,7 +378,10 @@ def _usual(connection: str, history: Sequence[Mapping[str, int]]) -> int | None:
 class _Log:
     """Writes intents and answers, and keeps the report's counts."""
 
-    def __init__(self, outbox: Outbox, report: SyncReport, progress: Progress) -> None:
+    def __init__(
+        self, outbox: Outbox, report: SyncReport, progress: Progress, results_after: dt.timedelta
+    ) -> None:
+        self._results_after = results_after
         self._outbox, self._report, self._progress = outbox, report, progress
         parts = report.connections.values()
         self._total = sum(sum(one.due.values()) for one in parts if not one.held)
@@ -361,7 +394,7 @@ class _Log:
         return self._outbox.intend(self._report.sync_id, key, self._report.refresh_id, changes)
 
     def answer(self, intent_id: int, parcel: Parcel, settled: Sequence[Settled]) -> None:
-        self._outbox.answer(intent_id, settled)
+        self._outbox.answer(intent_id, settled, parcel.connection, self._results_after)
         part = self._report.connections[parcel.connection]
         for (change, messages), one in zip(parcel.rows, settled, strict=True):
             if one.outcome == "not_taken" and part.needs:
@@ -370,7 +403,7 @@ class _Log:
             if one.outcome == "confirmed":
                 part.confirmed += 1
                 part.messages += len(messages)
-                if one.detail:
+                if one.detail and not one.receipts:
                     part.example(change.profile_id, one.outcome, one.detail)
                 continue
             if one.outcome in ("rejected", "partial"):

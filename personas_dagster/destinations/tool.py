@@ -25,6 +25,7 @@ from personas_dagster.activation.destination import (
     Outcome,
     Pace,
     Request,
+    Result,
 )
 from personas_dagster.activation.messages import sample
 from personas_dagster.destinations.http import (
@@ -134,6 +135,10 @@ class Tool:
 
     async def check(self, connection: Connection, pace: Pace) -> None:
         """Nothing must be there first, or the tool cannot be asked; others override this."""
+
+    async def result(self, receipt: str, pace: Pace) -> Result | None:
+        """Known at once; tools that work off requests later override this."""
+        return Result()
 
     async def ask(
         self, call: Call, pace: Pace, *, also: frozenset[int] = frozenset()

@@ -163,6 +163,17 @@ intents = sa.Table(
     sqlite_autoincrement=True,  # ids are never used again: the lake remembers the last one
 )
 
+receipts = sa.Table(
+    "receipts",
+    metadata,
+    sa.Column("receipt_id", _id, primary_key=True, autoincrement=True),
+    sa.Column("destination", sa.String(200), nullable=False, index=True),
+    sa.Column("connection", sa.String(200), nullable=False),
+    sa.Column("receipt", sa.Text, nullable=False),  # what the tool calls what it took
+    sa.Column("taken_at", Instant, nullable=False),
+    sa.Column("ask_from", Instant, nullable=False),  # not before, what became of it
+)
+
 syncs = sa.Table(
     "syncs",
     metadata,

@@ -13,7 +13,14 @@ from typing import Any, Self
 import pyarrow as pa
 
 from personas_dagster.activation.connection import Connection
-from personas_dagster.activation.destination import DELIVERED, Abilities, Message, Outcome, Pace
+from personas_dagster.activation.destination import (
+    DELIVERED,
+    Abilities,
+    Message,
+    Outcome,
+    Pace,
+    Result,
+)
 from personas_dagster.activation.report import SyncReport
 from personas_dagster.activation.retries import Retries
 from personas_dagster.activation.sync import sync
@@ -55,6 +62,8 @@ class Tool:
         self.calls: list[list[Message]] = []
         self.taken: list[Message] = []
         self.lacks: dict[str, str] = {}
+        self.results: dict[str, Result] = {}
+        self.asked: list[str] = []
         self.faults: Callable[[Sequence[Message]], Sequence[Outcome] | None] = lambda batch: None
 
     async def __aenter__(self) -> Self:
@@ -73,6 +82,11 @@ class Tool:
 
     def preview(self, batch: Sequence[Message]) -> list[Any]:
         return [[message.body for message in batch]]
+
+    async def result(self, receipt: str, pace: Pace) -> Result | None:
+        await pace()
+        self.asked.append(receipt)
+        return self.results.get(receipt)
 
     async def check(self, connection: Connection, pace: Pace) -> None:
         if connection.name in self.lacks:

@@ -16,6 +16,7 @@ from personas_dagster.activation.destination import (
     Outcome,
     Pace,
     Request,
+    Result,
 )
 from personas_dagster.destinations.http import (
     FOREIGN,
@@ -101,6 +102,9 @@ class Webhook:
         shown = {name: MASK if name == SIGNATURE else value for name, value in own.items()}
         headers = {**dict.fromkeys(self._settings.headers, MASK), **shown}
         return [Request(self._settings.method, self._settings.shown_url, content.decode(), headers)]
+
+    async def result(self, receipt: str, pace: Pace) -> Result:
+        return Result()
 
     async def check(self, connection: Connection, pace: Pace) -> None:
         """An address cannot be asked."""
