@@ -24,6 +24,7 @@ from personas_dagster.activation.destination import (
     Outcome,
     Pace,
     Request,
+    Result,
 )
 from personas_dagster.destinations.http import MASK, Masks, from_exception, from_response
 from personas_dagster.destinations.kinesis import payload
@@ -122,6 +123,9 @@ class Kinesis:
             "Authorization": MASK,
         }
         return [Request("POST", self._settings.url, self._masks(body), headers)] * bool(fit)
+
+    async def result(self, receipt: str, pace: Pace) -> Result:
+        return Result()
 
     async def check(self, connection: Connection, pace: Pace) -> None:
         """Whether the stream is there. Who may not ask that may be allowed to write even so."""
