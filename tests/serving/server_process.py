@@ -24,8 +24,9 @@ def free_port() -> int:
 class ServerProcess:
     """A server of a project; its log is in `log`."""
 
-    def __init__(self, root: Path, *, workers: int = 1) -> None:
+    def __init__(self, root: Path, *options: str, workers: int = 1) -> None:
         self.root, self.workers, self.port = root, workers, free_port()
+        self.options = options
         self.log = root / "serve.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -35,6 +36,7 @@ class ServerProcess:
 
     def start(self) -> None:
         command = [str(COMMAND), "serve", "--port", str(self.port), "--workers", str(self.workers)]
+        command += self.options
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
