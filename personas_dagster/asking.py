@@ -219,8 +219,11 @@ FROM graph_roots r JOIN graph_profiles p ON p.profile_id = r.root_id WHERE r.pro
 """
 
 
-def profile(session: Session, identifier: str) -> dict[str, Any]:
-    """Everything known about one profile, by `type:value`, its id, or a merged child's id."""
+def find(session: Session, identifier: str) -> tuple[str, str]:
+    """A profile's id and collection, by `type:value`, its id, or a merged child's id.
+
+    PersonasError when nobody holds it.
+    """
     kind, _, value = identifier.partition(":")
     found = (
         session.fetch(_FIND, [kind, value.strip()])
@@ -232,7 +235,12 @@ def profile(session: Session, identifier: str) -> dict[str, Any]:
             f"no profile holds {identifier}; give it as TYPE:VALUE, for example user_id:42, "
             "or run `personas refresh` if it came in just now"
         )
-    profile_id = found[0]["profile_id"]
+    return found[0]["profile_id"], found[0]["collection"]
+
+
+def profile(session: Session, identifier: str) -> dict[str, Any]:
+    """Everything known about one profile, by `type:value`, its id, or a merged child's id."""
+    profile_id, collection = find(session, identifier)
     session.view("events")
 
     def all_of(query: str) -> list[dict[str, Any]]:
@@ -241,7 +249,7 @@ def profile(session: Session, identifier: str) -> dict[str, Any]:
     created = all_of("SELECT created_at FROM graph_profiles WHERE profile_id = $1")
     return {
         "profile_id": profile_id,
-        "collection": found[0]["collection"],
+        "collection": collection,
         "created_at": created[0]["created_at"] if created else None,
         "external_ids": all_of(
             "SELECT type, shown_id(type, value) AS id, first_seen_at AS created_at, source_id "

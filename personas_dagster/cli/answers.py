@@ -1,7 +1,9 @@
-"""Commands about one definition: preview, export."""
+"""Commands about one definition: preview, explain, export."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,7 +11,10 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
 
+from personas_dagster.answers import explain as explaining
 from personas_dagster.answers import export as exporting
 from personas_dagster.answers import preview as previewing
 from personas_dagster.cli.shell import (
@@ -50,6 +55,9 @@ RowsOption = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     app.command()(preview)
+    explain = typer.Typer(no_args_is_help=True, help="Why something is as it is.")
+    explain.command("audience")(explain_audience)
+    app.add_typer(explain, name="explain")
     export = typer.Typer(no_args_is_help=True, help="CSV files.")
     export.command("audience")(export_audience)
     export.command("trait")(export_trait)
@@ -98,6 +106,59 @@ def preview(
             f"{found.overlap.audience}"
         )
     emit(found.as_json())
+
+
+def explain_audience(
+    key: KeyArgument,
+    identifier: Annotated[str, typer.Argument(metavar="TYPE:VALUE", help="user_id:42, or an id")],
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="T", help="An instant; default: the last refresh.")
+    ] = None,
+    project: ProjectOption = Path(),
+    space: SpaceOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Why somebody is in an audience, or not: its conditions, and the messages that decided.
+
+    Example: personas explain audience big_spenders user_id:42 --at 2026-03-01
+    """
+    shell = Shell(project, space, quiet, verbose)
+    with shell.working("explaining"):
+        found = explaining.explain(shell.space, key, identifier, as_of=instant(at))
+    is_in = "is in" if found.outcome else "is not in"
+    tree = Tree(f"{identifier} {is_in} {key} as of {found.as_of:%Y-%m-%d %H:%M} UTC")
+    _grow(tree, found.tree)
+    shell.say(tree)
+    emit(found.as_json())
+
+
+def _grow(tree: Tree, node: Mapping[str, Any]) -> None:
+    """A condition and what stands below it."""
+    mark = "yes" if node["outcome"] else "no "
+    who = f"{node['user']}: " if "user" in node else ""
+    value = (
+        f"   (value: {json.dumps(node['value'], ensure_ascii=False)})" if "value" in node else ""
+    )
+    branch = tree.add(Text(f"{mark} {who}{node['text']}{value}"))
+    for part in node.get("of", ()):
+        _grow(branch, part)
+    for part in (node, *node.get("values", ())):
+        for message in part.get("messages", ()):
+            branch.add(Text(_message(message)))
+        for message in part.get("left_out", ()):
+            by = ", ".join(message["left_out_by"]) or "its filters together"
+            branch.add(Text(f"{_message(message)}   left out by {by}"))
+        because = part.get("because")
+        if because and "outcome" in because:
+            _grow(branch.add(Text(f"{because['definition']}:")), because)
+        for message in (because or {}).get("messages", ()):
+            branch.add(Text(_message(message)))
+
+
+def _message(message: Mapping[str, Any]) -> str:
+    facts = json.dumps(message["properties"], ensure_ascii=False)
+    return f"{message['timestamp']:%Y-%m-%d %H:%M:%S} {message['event']} {facts}"
 
 
 def export_audience(

@@ -67,7 +67,7 @@ def scalar(node: Scalar) -> str:
 
 
 def stream(node: Stream) -> str:
-    filters = "".join(f".{_filter(one)}" for one in node.filters)
+    filters = "".join(f".{filter_text(one)}" for one in node.filters)
     return f"event({quoted(node.event)}){filters}"
 
 
@@ -104,7 +104,7 @@ def _reduction(node: Reduction) -> str:
     return f"{source}.{node.name}({argument})"
 
 
-def _filter(node: Filter) -> str:
+def filter_text(node: Filter) -> str:
     match node:
         case Where(inner):
             return f"where({condition(inner)})"

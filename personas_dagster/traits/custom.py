@@ -6,6 +6,8 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sqlglot import exp
+
 from personas_dagster.interfaces import Lake, Session
 from personas_dagster.query.paths import json_path
 from personas_dagster.query.tree import segments
@@ -16,24 +18,24 @@ _SAID = """
 CREATE OR REPLACE TEMP TABLE said AS
 SELECT 'users' AS collection, e.profile_id, j.key, j.value::VARCHAR AS value, e.timestamp,
        e.received_at, e.message_id, e.source_id, 2 AS place
-FROM events e, json_each(e.traits) j
+FROM {events} e, json_each(e.traits) j
 WHERE e.type = 'identify' AND e.profile_id IS NOT NULL AND e.timestamp <= $1
 UNION ALL
 SELECT 'accounts', e.account_id, j.key, j.value::VARCHAR, e.timestamp, e.received_at,
        e.message_id, e.source_id, 2
-FROM events e, json_each(e.traits) j
+FROM {events} e, json_each(e.traits) j
 WHERE e.type = 'group' AND e.account_id IS NOT NULL AND e.timestamp <= $1
 UNION ALL
 SELECT 'users', e.profile_id, j.key, j.value::VARCHAR, e.timestamp, e.received_at,
        e.message_id, e.source_id, 1
-FROM events e, json_each(e.context -> '$.traits') j
+FROM {events} e, json_each(e.context -> '$.traits') j
 WHERE e.profile_id IS NOT NULL AND e.context LIKE '%"traits"%' AND e.timestamp <= $1
 """
 _PROMOTED = """
 INSERT INTO said
 SELECT 'users', profile_id, $2, (properties -> $4)::VARCHAR, timestamp, received_at, message_id,
        source_id, 0
-FROM events
+FROM {events}
 WHERE event = $3 AND profile_id IS NOT NULL AND timestamp <= $1
   AND (properties -> $4) IS NOT NULL
 """
@@ -63,17 +65,26 @@ class Promotion:
 
 
 def custom_values(
-    session: Session, *, as_of: dt.datetime, promote: Sequence[Promotion] = ()
+    session: Session,
+    *,
+    as_of: dt.datetime,
+    promote: Sequence[Promotion] = (),
+    of: str | None = None,
 ) -> None:
     """Leave `custom_now`: the custom traits as they were at `as_of`.
 
+    Of all profiles, or of those in the relation `of(profile_id)`, which holds every child too.
     The session must have the graph's relations.
     """
     session.view("events")
-    session.run(_SAID, [as_of])
+    events = "events"
+    if of is not None:
+        some = exp.to_identifier(of, quoted=True).sql(dialect="duckdb")
+        events = f"(SELECT * FROM events SEMI JOIN {some} USING (profile_id))"
+    session.run(_SAID.format(events=events), [as_of])
     for item in promote:
         path = json_path(segments(item.property))
-        session.run(_PROMOTED, [as_of, item.key, item.event, path])
+        session.run(_PROMOTED.format(events=events), [as_of, item.key, item.event, path])
     session.run(_NEWEST)
 
 

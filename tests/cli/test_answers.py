@@ -74,3 +74,14 @@ def test_check_runs_the_tests_in_definitions(place: Place, personas: Personas) -
     assert ended.lines == [
         "assets/audiences/a.yaml:4:65: tests.1.expect.members: ann is in and should not be"
     ]
+
+
+def test_explain(filled: Place, personas: Personas) -> None:
+    ended = personas("explain", "audience", "buyers", "user_id:ann", "--at", "2026-03-01")
+    assert ended.code == 0, ended.err
+    (row,) = ended.rows
+    assert (row["outcome"], row["tree"]["value"]) == (True, 1)
+    assert ended.lines[0] == "user_id:ann is in buyers as of 2026-03-01 00:00 UTC"
+    assert "yes event('Order').count() >= 1   (value: 1)" in ended.err
+    ended = personas("explain", "audience", "buyers", "user_id:ann", "--at", "2026-01-01")
+    assert "user_id:ann is not in buyers" in ended.err and not ended.rows[0]["outcome"]
