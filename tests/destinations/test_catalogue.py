@@ -4,14 +4,19 @@ import ast
 import re
 from datetime import timedelta
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
+import yaml
 from contract import DOCS, GOLDEN, MARKER, case
+from pydantic import SecretStr
 
 import personas_dagster.activation
 from personas_dagster.destinations import DESTINATIONS, open_destination
+from personas_dagster.project import models
 from personas_dagster.simulators import SIMULATORS, simulator
+from personas_dagster.spaces import literal_secrets
 
 _ENGINE = Path(personas_dagster.activation.__file__).parent
 _README = _ENGINE.parents[1] / "README.md"
@@ -71,6 +76,25 @@ def test_each_setting_is_explained(name: str) -> None:
         if isinstance(field.default, bool | int | float):
             shown = str(field.default).lower().removesuffix(".0")
             assert defaults[setting] == shown, setting
+
+
+@pytest.mark.parametrize("name", DESTINATIONS)
+def test_the_example_of_each_page_holds(name: str) -> None:
+    """It opens once its secrets are there, and none of them stands in the file."""
+    page = (DOCS / f"{name}.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^ *# resources/destinations/.*?(?=^ *```)", page, re.M | re.S)
+    declared = yaml.safe_load(dedent(example))
+    model = models.Destination(name="example", **declared)
+    assert model.type == name and literal_secrets(model) == []
+    assert open_destination(name, _with_secrets(model.settings)).abilities.matches_on
+
+
+def _with_secrets(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if set(value) in ({"env"}, {"file"}):
+        return SecretStr("https://secret.invalid")
+    return {key: _with_secrets(part) for key, part in value.items()}
 
 
 def test_mixpanel_knows_aliases() -> None:
