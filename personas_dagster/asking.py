@@ -145,7 +145,7 @@ def answers(space: Space, asked: Sequence[Asked], *, as_of: dt.datetime) -> Iter
     """
     with space.session() as session:
         if is_past(space, as_of):
-            custom_values(session, as_of=as_of, promote=space.promotions)
+            custom_values(session, as_of=as_of, promote=space.promotions, conflicts=space.conflicts)
             show_custom_values(session)
         typed = typed_columns(tuple(_definitions(space, asked, as_of)))
         layers = prepare_world(session, as_of=as_of, typed=typed)
@@ -198,7 +198,7 @@ def audience_sizes(space: Space, lake: Lake, *, as_of: dt.datetime) -> dict[str,
     Custom and computed traits are evaluated on it too.
     """
     with space.session(lake) as session:
-        custom_values(session, as_of=as_of, promote=space.promotions)
+        custom_values(session, as_of=as_of, promote=space.promotions, conflicts=space.conflicts)
         show_custom_values(session)
         definitions = dated_definitions(space)
         layers = prepare_world(session, as_of=as_of, typed=typed_columns(tuple(definitions)))

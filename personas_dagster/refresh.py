@@ -215,6 +215,7 @@ def custom_traits(space: Space, refresh: Refresh) -> dict[str, int]:
             as_of=refresh.as_of,
             refresh_id=refresh.refresh_id,
             promote=space.promotions,
+            conflicts=space.conflicts,
         )
 
 

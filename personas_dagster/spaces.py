@@ -153,6 +153,11 @@ class Space:
         return tuple(Promotion(p.event, p.property, p.key) for p in self.settings.promote)
 
     @cached_property
+    def conflicts(self) -> dict[str, str]:
+        """Which value of a custom trait a merged profile has, by key; others: the newest."""
+        return dict(space_identity(self.project, self.settings).conflicts)
+
+    @cached_property
     def keys_without_history(self) -> frozenset[str]:
         """Traits and audiences that count only what was received since they were created."""
         found = query_definitions(self.project, self.has)

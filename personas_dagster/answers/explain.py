@@ -154,7 +154,9 @@ def _world(space: Space, session: Session, profile_id: str, as_of: dt.datetime) 
     session.run(_AROUND, [profile_id])
     session.run(_FAMILY)
     prepare_values(session, defined=space.computed_keys, of="around_all")
-    custom_values(session, as_of=as_of, promote=space.promotions, of="around_all")
+    custom_values(
+        session, as_of=as_of, promote=space.promotions, conflicts=space.conflicts, of="around_all"
+    )
     show_custom_values(session)
     prepare_world(session, as_of=as_of)
     session.run("ALTER VIEW messages RENAME TO all_messages")

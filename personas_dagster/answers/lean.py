@@ -60,7 +60,7 @@ def evaluated(
     with space.bare_session() as session:
         prepare_values(session, defined=space.computed_keys, keys=sorted(keys))
         if "traits" in read and is_past(space, as_of):
-            custom_values(session, as_of=as_of, promote=space.promotions)
+            custom_values(session, as_of=as_of, promote=space.promotions, conflicts=space.conflicts)
             show_custom_values(session)
         layers = prepare_messages(session, typed_columns(definitions))
         if {"traits", "former_members"} & read:

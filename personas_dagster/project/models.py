@@ -185,6 +185,9 @@ class Identity(Model):
     max_identifiers: int = Field(default=1_000, ge=1)
     hub_degree: int = Field(default=20, ge=1)
     max_profile_identifiers: int = Field(default=200, ge=1)
+    conflicts: dict[str, Literal["newest", "oldest", "parent"]] = Field(
+        default={}, description="which value of a custom trait a merged profile has, by key"
+    )
 
     @field_validator("blocked")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlglot import exp
@@ -12,6 +12,7 @@ from personas_dagster.interfaces import Lake, Session
 from personas_dagster.query.paths import json_path
 from personas_dagster.query.tree import segments
 from personas_dagster.traits.changes import current, record
+from personas_dagster.traits.conflicts import settle
 
 # `place` settles a key that stands twice in one message: its own traits go before its context's.
 _SAID = """
@@ -70,10 +71,12 @@ def custom_values(
     as_of: dt.datetime,
     promote: Sequence[Promotion] = (),
     of: str | None = None,
+    conflicts: Mapping[str, str] | None = None,
 ) -> None:
     """Leave `custom_now`: the custom traits as they were at `as_of`.
 
     Of all profiles, or of those in the relation `of(profile_id)`, which holds every child too.
+    `conflicts`: of keys, which value a merged profile has; see `conflicts.settle`.
     The session must have the graph's relations.
     """
     session.view("events")
@@ -86,6 +89,7 @@ def custom_values(
         path = json_path(segments(item.property))
         session.run(_PROMOTED.format(events=events), [as_of, item.key, item.event, path])
     session.run(_NEWEST)
+    settle(session, conflicts or {})
 
 
 def show_custom_values(session: Session) -> None:
@@ -100,12 +104,13 @@ def refresh_custom_traits(
     as_of: dt.datetime,
     refresh_id: int,
     promote: Sequence[Promotion] = (),
+    conflicts: Mapping[str, str] | None = None,
 ) -> dict[str, int]:
     """Bring `custom_traits` up to `as_of`; returns the profiles that changed, per key.
 
     The session must have the graph's relations.
     """
-    custom_values(session, as_of=as_of, promote=promote)
+    custom_values(session, as_of=as_of, promote=promote, conflicts=conflicts)
     current(session, "custom_traits")
     return record(
         session,
