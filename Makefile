@@ -49,6 +49,7 @@ bench: $(VENV)/installed-dev ## Load and refresh of 1,000,000 messages (BENCH="1
 	$(BIN)/python benchmarks/run.py $(or $(BENCH),1)
 	$(BIN)/python benchmarks/compute.py --millions $(or $(BENCH),1)
 	$(BIN)/python benchmarks/delivery.py 1000000
+	$(BIN)/python benchmarks/profiles.py 1000000
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/answers.py 10
 

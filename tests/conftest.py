@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ def real_data() -> Path:
 @pytest.fixture
 def postgres_url() -> Iterator[str]:
     """A database of its own on the server that PERSONAS_TEST_POSTGRES_URL names."""
+    with postgres_database() as url:
+        yield url
+
+
+@contextmanager
+def postgres_database() -> Iterator[str]:
+    """What `postgres_url` is, for fixtures that last longer than a test."""
     server = os.environ.get("PERSONAS_TEST_POSTGRES_URL")
     if not server:
         pytest.skip("PERSONAS_TEST_POSTGRES_URL is not set")

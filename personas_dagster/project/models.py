@@ -390,6 +390,12 @@ class PromotionModel(Model):
     key: str = Field(alias="as")
 
 
+class ProfileApiModel(Model):
+    """What the Profile API and the Definitions API of a space allow."""
+
+    rate: int = Field(default=100, ge=1, description="requests a second")
+
+
 class Space(Model):
     """resources/spaces/: an environment of its own."""
 
@@ -404,6 +410,7 @@ class Space(Model):
     partitions: PartitionsModel = PartitionsModel()
     dedupe_days: int = Field(default=7, ge=0)
     identity: dict[str, Any] = Field(default={}, description="overrides assets/identity.yaml")
+    profile_api: ProfileApiModel = ProfileApiModel()
     operator: tuple[Literal["pii"], ...] = Field(
         default=(), description="what the command line may show besides (`personas grant`)"
     )

@@ -14,7 +14,15 @@ from functools import partial
 from fastapi import FastAPI
 
 from personas_dagster import __version__
-from personas_dagster.serving import errors, openapi, operations, tracking, write_keys
+from personas_dagster.serving import (
+    errors,
+    openapi,
+    operations,
+    profile_api,
+    tracking,
+    write_keys,
+)
+from personas_dagster.serving.authority import Authority
 from personas_dagster.serving.cross_origin import CrossOrigin
 from personas_dagster.serving.journal import Journal
 from personas_dagster.serving.write_keys import WriteKeys
@@ -56,6 +64,8 @@ def build(
     app.state.readiness.append(journal.unready)
     keys = write_keys.read(spaces)[0] if keys is None else keys
     app.include_router(tracking.router(keys, journal, now=now))
+    authority = Authority(spaces)
+    app.include_router(profile_api.router(authority))
     # Further surfaces add their routers here.
     app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]
     app.add_middleware(CrossOrigin)

@@ -1,39 +1,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 
-from personas_dagster.profiles.store import ProfileStore
+from personas_dagster import spaces
+from personas_dagster.profiles.store import ProfileStore, open_store
 from personas_dagster.state import State
+from tests.conftest import postgres_database
 from tests.place import SPACE, Place
 
+KINDS = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def shop(
-    request: pytest.FixtureRequest, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Place]:
+
+@pytest.fixture(params=KINDS)
+def shop(request: pytest.FixtureRequest, place: Place) -> Iterator[Place]:
     """A project whose state, and with it the profile store, is on each of the two databases."""
-    if request.param == "postgres":
-        url = str(request.getfixturevalue("postgres_url"))
-        monkeypatch.setenv("PERSONAS_STATE_URL", url)
-        place.write(
-            "resources/spaces/main.yaml",
-            SPACE.replace('"sqlite:///.personas/state.db"', "{env: PERSONAS_STATE_URL}"),
-        )
-    opened: list[State] = []
-    stores: list[object] = []
-    for kind, kept in (("State", opened), ("open_store", stores)):
-        real = getattr(__import__("personas_dagster.spaces", fromlist=[kind]), kind)
+    with on_database(place, request.param):
+        yield place
 
-        def remember(url: object, real: Callable[..., object] = real, kept: list = kept) -> object:  # type: ignore[type-arg]
-            kept.append(real(url))
-            return kept[-1]
 
-        monkeypatch.setattr(f"personas_dagster.spaces.{kind}", remember)
-    yield place
-    for one in [*stores, *opened]:
-        one.close()  # type: ignore[attr-defined]
+@contextmanager
+def on_database(place: Place, kind: str) -> Iterator[None]:
+    """The place's state is there; what was opened is closed at the end."""
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        if kind == "postgres":
+            patch.setenv("PERSONAS_STATE_URL", stack.enter_context(postgres_database()))
+            place.write(
+                "resources/spaces/main.yaml",
+                SPACE.replace('"sqlite:///.personas/state.db"', "{env: PERSONAS_STATE_URL}"),
+            )
+
+        def closed(real: Callable[[Any], Any]) -> Callable[[Any], Any]:
+            def open_it(url: Any) -> Any:
+                opened = real(url)
+                stack.callback(opened.close)
+                return opened
+
+            return open_it
+
+        patch.setattr(spaces, "State", closed(State))
+        patch.setattr(spaces, "open_store", closed(open_store))
+        yield
 
 
 def dump(store: ProfileStore) -> dict[str, list[tuple[object, ...]]]:

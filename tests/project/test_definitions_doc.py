@@ -34,6 +34,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "Engine": models.EngineModel,
     "State": models.StateModel,
     "Partitions": models.PartitionsModel,
+    "Profile API": models.ProfileApiModel,
     "Promotion": models.PromotionModel,
     "Warehouse": models.Warehouse,
     "Destination": models.Destination,

@@ -1,0 +1,218 @@
+"""What one profile shows: one indexed read of the store for each question.
+
+What belongs here: queries that SQLite and PostgreSQL read alike, and what their rows mean. How
+it is put into an answer is `serving.profile_api`'s.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from personas_dagster.profiles.rows import CLASSES
+from personas_dagster.profiles.store import ProfileStore
+
+_BY_IDENTIFIER = (
+    "SELECT profile_id FROM identifiers "
+    "WHERE type = :type AND value = :value AND collection = :collection"
+)
+_BY_ID = (
+    "SELECT profile_id FROM profiles WHERE profile_id = :value AND collection = :collection "
+    "UNION ALL SELECT p.profile_id FROM parents c JOIN profiles p ON p.profile_id = c.profile_id "
+    "WHERE c.child_id = :value AND p.collection = :collection"
+)
+_AS_OF = "(SELECT facts FROM held) AS facts"
+_ONE = f"SELECT w.profile_id, {_AS_OF}, t.body FROM ({{who}}) w "
+_TRAITS = _ONE + "LEFT JOIN traits t ON t.profile_id = w.profile_id"
+_EXTERNAL_IDS = _ONE + "LEFT JOIN external_ids t ON t.profile_id = w.profile_id"
+_METADATA = (
+    f"SELECT w.profile_id, {_AS_OF}, p.created_at, p.updated_at, p.first_message_id, "
+    "p.first_source_id, p.last_message_id, p.last_source_id "
+    "FROM ({who}) w JOIN profiles p ON p.profile_id = w.profile_id"
+)
+_LINKS = (
+    f"SELECT w.profile_id, {_AS_OF}, l.to_profile_id, l.to_collection, t.body FROM ({{who}}) w "
+    "LEFT JOIN links l ON l.profile_id = w.profile_id AND l.to_profile_id > :after "
+    "LEFT JOIN external_ids t ON t.profile_id = l.to_profile_id "
+    "ORDER BY l.to_profile_id LIMIT :limit"
+)
+_EVENTS = (
+    f"SELECT w.profile_id, {_AS_OF}, e.at, e.message_id, e.body FROM ({{who}}) w "
+    "LEFT JOIN events e ON e.profile_id = w.profile_id "
+    "AND e.at >= :start AND e.at < :end {more} ORDER BY e.at {sort}, e.message_id {sort} "
+    "LIMIT :limit"
+)
+_END = 9_000_000_000_000_000_000
+
+
+class Trait(msgspec.Struct, array_like=True):
+    """A value as the store has it; `value` is JSON."""
+
+    key: str
+    rank: int
+    value: msgspec.Raw
+    source_id: str | None
+    updated_at: str
+
+    @property
+    def trait_class(self) -> str:
+        return CLASSES[self.rank]
+
+
+class ExternalId(msgspec.Struct):
+    """An identifier as the Profile API shows it."""
+
+    source_id: str | None
+    collection: str
+    id: str
+    type: str
+    created_at: str
+    encoding: str
+    first_message_id: str | None
+
+
+_TRAIT_LIST = msgspec.json.Decoder(list[Trait])
+_ID_LIST = msgspec.json.Decoder(list[ExternalId])
+_FACTS = msgspec.json.Decoder(dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which profile: by an identifier, its id, or the id of one that was merged into it."""
+
+    collection: str
+    text: str  # `type:value`, or an id
+
+    def bound(self) -> tuple[str, dict[str, str]]:
+        """The query that finds it, and its parameters."""
+        kind, colon, value = self.text.partition(":")
+        if not colon:
+            return _BY_ID, {"collection": self.collection, "value": self.text}
+        value = value.strip().lower() if kind == "email" else value.strip()
+        return _BY_IDENTIFIER, {"collection": self.collection, "type": kind, "value": value}
+
+
+@dataclass(frozen=True)
+class Found:
+    """The profile's id, the instant of the refresh that the store holds, and the rest of rows."""
+
+    profile_id: str
+    as_of: dt.datetime
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class EventsWanted:
+    """Which events: times are inclusive, exclusive; `after` is the last one of the page before."""
+
+    limit: int
+    ascending: bool = False
+    start: dt.datetime | None = None
+    end: dt.datetime | None = None
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    after: tuple[int, str] | None = None
+
+
+def traits(store: ProfileStore, wanted: Wanted) -> tuple[Found, list[Trait]] | None:
+    """Every trait, by key and class; None when there is no such profile."""
+    found = _find(store, wanted, _TRAITS)
+    return None if found is None else (found, _TRAIT_LIST.decode(found.rows[0][0] or "[]"))
+
+
+def external_ids(store: ProfileStore, wanted: Wanted) -> tuple[Found, list[ExternalId]] | None:
+    """Every identifier, the oldest first."""
+    found = _find(store, wanted, _EXTERNAL_IDS)
+    return None if found is None else (found, _ID_LIST.decode(found.rows[0][0] or "[]"))
+
+
+def metadata(store: ProfileStore, wanted: Wanted) -> tuple[Found, dict[str, Any]] | None:
+    """First and last message, and when."""
+    found = _find(store, wanted, _METADATA)
+    if found is None:
+        return None
+    created, updated, first, first_source, last, last_source = found.rows[0]
+    return found, {
+        "created_at": _text(created),
+        "updated_at": _text(updated),
+        "expires_at": None,
+        "first_message_id": first,
+        "first_source_id": first_source,
+        "last_message_id": last,
+        "last_source_id": last_source,
+    }
+
+
+def links(
+    store: ProfileStore, wanted: Wanted, *, limit: int, after: str = ""
+) -> tuple[Found, list[tuple[str, str, list[ExternalId]]]] | None:
+    """Linked profiles after one, by id: id, collection, identifiers."""
+    found = _find(store, wanted, _LINKS, limit=limit, after=after)
+    if found is None:
+        return None
+    return found, [(to, kind, _ID_LIST.decode(body or "[]")) for to, kind, body in found.rows if to]
+
+
+def events(
+    store: ProfileStore, wanted: Wanted, asked: EventsWanted
+) -> tuple[Found, list[tuple[int, str, str]]] | None:
+    """Events, of which the store keeps 14 days: microseconds since 1970, message id, body."""
+    more, parameters = [], dict[str, Any](limit=asked.limit)
+    if asked.after:
+        more.append(f"AND (e.at, e.message_id) {'>' if asked.ascending else '<'} (:at, :message)")
+        parameters |= {"at": asked.after[0], "message": asked.after[1]}
+    for names, some in ((asked.include, ""), (asked.exclude, "NOT ")):
+        if names:
+            marks = {f"{some[:1]}name{n}": name for n, name in enumerate(names)}
+            listed = ", ".join(f":{mark}" for mark in marks)
+            more.append(f"AND e.event {some}IN ({listed})")
+            parameters |= marks
+    found = _find(
+        store,
+        wanted,
+        _EVENTS,
+        more=" ".join(more),
+        sort="ASC" if asked.ascending else "DESC",
+        start=_micros(asked.start) if asked.start else 0,
+        end=_micros(asked.end) if asked.end else _END,
+        **parameters,
+    )
+    if found is None:
+        return None
+    return found, [(at, message, body) for at, message, body in found.rows if body]
+
+
+def _find(
+    store: ProfileStore,
+    wanted: Wanted,
+    query: str,
+    *,
+    more: str = "",
+    sort: str = "",
+    **parameters: Any,
+) -> Found | None:
+    who, bound = wanted.bound()
+    if "\0" in wanted.text:  # no identifier has one, and PostgreSQL takes none
+        return None
+    text = query.format(who=who, more=more, sort=sort)
+    rows = store.rows(text, {**bound, **parameters})
+    if not rows:
+        return None
+    facts: Mapping[str, Any] = _FACTS.decode(rows[0][1])
+    as_of = dt.datetime.fromisoformat(facts["as_of"])
+    return Found(rows[0][0], as_of, [row[2:] for row in rows])
+
+
+def _micros(instant: dt.datetime) -> int:
+    return int(instant.timestamp() * 1_000_000)
+
+
+def _text(micros: int | None) -> str | None:
+    if micros is None:
+        return None
+    instant = dt.datetime.fromtimestamp(0, dt.UTC) + dt.timedelta(microseconds=micros)
+    return instant.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
