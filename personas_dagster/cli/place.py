@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from personas_dagster.answers import cases
+from personas_dagster.cli.serve import serving
 from personas_dagster.cli.shell import (
     ProjectOption,
     QuietOption,
@@ -130,13 +131,14 @@ def dev(
     project: ProjectOption = Path(),
     port: Annotated[int, typer.Option(help="The UI's port.")] = 3000,
     host: Annotated[str, typer.Option(help="The UI's address.")] = "127.0.0.1",
+    serve_port: Annotated[int, typer.Option(help="The HTTP application's port.")] = 8080,
     simulate: Annotated[
         bool, typer.Option("--simulate", help="Sync to simulators in place of all destinations.")
     ] = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Run the Dagster UI and daemon with all spaces of the project, until Ctrl-C.
+    """Run the Dagster UI and daemon and the HTTP application, with all spaces, until Ctrl-C.
 
     Example: personas dev --port 3000
     """
@@ -149,7 +151,7 @@ def dev(
         raise PersonasError(f"{root}/workspace.yaml is missing; copy it from a new project")
     context: AbstractContextManager[dict[str, str]]
     context = simulating(shell) if simulate else nullcontext({})
-    with context as more:
+    with context as more, serving(shell, host, serve_port):
         shell.say(f"Dagster UI: http://{host}:{port} (instance in {home}); Ctrl-C stops it")
         raise typer.Exit(_run_ui(root, home, host, port, more, verbose))
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +18,7 @@ from personas_dagster.cli.shell import (
     Shell,
     VerboseOption,
 )
+from personas_dagster.errors import PersonasError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,3 +54,30 @@ def serve(
         shell.say(f"not set: {missing}")
     shell.say(f"serving {', '.join(spaces)} on http://{host}:{port}; Ctrl-C stops it")
     run(settings)
+
+
+@contextmanager
+def serving(shell: Shell, host: str, port: int) -> Iterator[None]:
+    """The HTTP application of all spaces in a process beside this one, for development: it also
+    starts when write keys are not set."""
+    from personas_dagster.serving.server import Settings, prepare
+
+    root = shell.project.root
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise PersonasError(
+            f"port {port} of {host} cannot be used ({error.strerror}); end what uses it, or choose "
+            "another with --serve-port"
+        ) from error
+    for missing in prepare(Settings(str(root), host=host, port=port, allow_missing_keys=True)):
+        shell.say(f"not set: {missing}")
+    command = [sys.executable, "-m", "personas_dagster.cli", "serve", "--allow-missing-keys", "-q"]
+    command += ["--project", str(root), "--host", host, "--port", str(port)]
+    process = subprocess.Popen(command, cwd=root)
+    shell.say(f"HTTP application: http://{host}:{port}")
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()

@@ -6,6 +6,8 @@ import pytest
 from personas_dagster.samples.receiver import Receiver
 from tests.live.running import Running, copy_declarations
 
+WRITE_KEY = "live-write-key"
+
 
 @dataclass(frozen=True)
 class Live:
@@ -34,6 +36,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     with Receiver() as tool, Receiver() as alerts:
         env = {
             "PERSONAS_WEBHOOK_URL": tool.url,
+            "WEB_SHOP_WRITE_KEY_DEVELOPMENT": WRITE_KEY,
             "PERSONAS_ALERT_URL": alerts.url.replace("http://", "json://"),
         }
         with Running(root, env) as ui:

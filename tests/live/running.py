@@ -91,7 +91,7 @@ class Running:
         self.root, self.home = root, root / "dagster_home"
         self.home.mkdir()
         shutil.copy(root / "dagster.yaml", self.home / "dagster.yaml")
-        self.port = _free_port()
+        self.port, self.serve_port = _free_port(), _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._env = {
             **os.environ,
@@ -113,6 +113,8 @@ class Running:
                     str(self.root),
                     "--port",
                     str(self.port),
+                    "--serve-port",
+                    str(self.serve_port),
                     *self._options,
                 ],
                 env=self._env,

@@ -3,9 +3,10 @@
 import datetime as dt
 
 import dagster as dg
+import httpx
 import pytest
 
-from tests.live.conftest import Live
+from tests.live.conftest import WRITE_KEY, Live
 from tests.live.messages import message, write
 from tests.live.running import eventually
 
@@ -32,3 +33,20 @@ def test_a_file_that_lands_reaches_the_destination(live: Live) -> None:
     assert told == {f"rich-{n}" for n in range(20)}
     entered = [m for m in live.tool.messages if m.get("event") == "Audience Entered"]
     assert len(entered) == 20
+
+
+def test_a_message_over_http_is_taken_up(live: Live) -> None:
+    answer = httpx.post(
+        f"http://127.0.0.1:{live.ui.serve_port}/v1/track",
+        json={"userId": "over-http", "event": "Order Completed", "messageId": "over-http"},
+        auth=(WRITE_KEY, ""),
+    )
+    assert (answer.status_code, answer.json()) == (200, {"success": True})
+
+    def resolved() -> list[object]:
+        with live.ui.space(SPACE).session() as session:
+            session.view("events")
+            found = session.fetch("SELECT source_id FROM events WHERE message_id = 'over-http'")
+            return list(found.column(0).to_pylist())
+
+    assert eventually(resolved, "a refresh with the message that came in") == ["web_shop"]
