@@ -18,6 +18,7 @@ from personas_dagster.destinations.customerio import open_customerio
 from personas_dagster.destinations.facebook_custom_audiences import (
     open_facebook_custom_audiences,
 )
+from personas_dagster.destinations.google_ads import open_google_ads
 from personas_dagster.destinations.hubspot import open_hubspot
 from personas_dagster.destinations.hubspot_lists import open_hubspot_lists
 from personas_dagster.destinations.intercom import open_intercom
@@ -53,6 +54,7 @@ DESTINATIONS: dict[str, Factory] = {
     "marketo_static_lists": open_marketo_static_lists,
     "zendesk": open_zendesk,
     "facebook_custom_audiences": open_facebook_custom_audiences,
+    "google_ads": open_google_ads,
     "kinesis": open_kinesis,
     "webhook": open_webhook,
 }

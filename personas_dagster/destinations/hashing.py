@@ -14,12 +14,16 @@ _ADDRESS = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 _FEWEST_DIGITS, _MOST_DIGITS = 7, 15
 
 
+def is_hash(text: str) -> bool:
+    return _HASH.fullmatch(text) is not None
+
+
 def hashed(text: str) -> str:
     """
     >>> hashed("ann@example.com")[:8]
     'f4d9a2a9'
     """
-    return text if _HASH.fullmatch(text) else sha256(text.encode()).hexdigest()
+    return text if is_hash(text) else sha256(text.encode()).hexdigest()
 
 
 def email(text: str) -> str | None:
@@ -29,7 +33,7 @@ def email(text: str) -> str | None:
     ('ann@example.com', None)
     """
     plain = re.sub(r"\s", "", text).lower()
-    return plain if _ADDRESS.fullmatch(plain) or _HASH.fullmatch(plain) else None
+    return plain if _ADDRESS.fullmatch(plain) or is_hash(plain) else None
 
 
 def phone(text: str, country_code: str | None = None) -> str | None:
@@ -39,7 +43,7 @@ def phone(text: str, country_code: str | None = None) -> str | None:
     ('4930123456', '4930123456', '4930123456', None)
     """
     plain = text.strip().lower()
-    if _HASH.fullmatch(plain):
+    if is_hash(plain):
         return plain
     digits = re.sub(r"\D", "", plain)
     is_whole = plain.startswith("+") or digits.startswith("00") or country_code is None

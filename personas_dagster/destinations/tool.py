@@ -55,7 +55,8 @@ _LARGEST_ANSWER = 10_000_000
 class Call:
     """One request. `rows` are the messages that it carries, as indexes into the batch, in the
     order in which its body has them. `form` is sent url-encoded instead of a JSON `body`.
-    `key_at` names where in the body, or in each of its rows, the tool wants the key.
+    `key_at` names where in the body, or in each of its rows, the tool wants the key. `host` is
+    another address than the settings'.
     """
 
     method: str
@@ -66,6 +67,7 @@ class Call:
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     key_at: tuple[str, ...] = ()
+    host: str | None = None
 
     def content(self, key: str) -> bytes:
         """The body as it is sent, with this key."""
@@ -154,7 +156,7 @@ class Tool:
         try:
             response = await self._http.request(
                 call.method,
-                self._settings.url + call.target,
+                (call.host or self._settings.url) + call.target,
                 content=content or None,
                 headers={**self._headers(call), **secret},
             )

@@ -32,6 +32,7 @@ SIMULATORS: dict[str, tuple[str, str]] = {
     "marketo_static_lists": ("marketo", "MarketoStaticLists"),
     "zendesk": ("zendesk", "Zendesk"),
     "facebook_custom_audiences": ("facebook", "FacebookCustomAudiences"),
+    "google_ads": ("google", "GoogleAds"),
     "kinesis": ("kinesis", "Kinesis"),
     "webhook": ("webhook", "Webhook"),
 }

@@ -12,6 +12,7 @@ from personas_dagster.simulators.serving import Served
 RATES = {
     "braze": 100,
     "facebook_custom_audiences": 1,  # 5,000 an hour
+    "google_ads": 5,  # 300 a minute
     "customerio": 30,
     "hubspot": 10,  # 5 objects, two calls each
     "intercom": 8,
