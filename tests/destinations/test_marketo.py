@@ -294,6 +294,13 @@ def test_the_folder_must_be_one(served: Served, folders: int, message: str) -> N
     assert message in str(check(destination))
 
 
+def test_the_field_of_user_ids_must_be_there(served: Served) -> None:
+    account, destination = lists(served, user_id_field="userId")
+    assert "leads have no field userId" in str(check(destination))
+    account.fields["userId"] = "string"
+    assert check(destination) is None
+
+
 def test_a_list_that_is_not_there_is_said(served: Served) -> None:
     _, destination = lists(served, lists={AUDIENCE: "77"})
     error = error_of(destination, people(1, destination.abilities))

@@ -33,6 +33,7 @@ from personas_dagster.errors import (
 )
 
 TOKEN = "/identity/oauth/token"
+DESCRIBE = "/rest/v1/leads/describe.json"
 
 _RATE, _QUOTA, _NO_DATA, _MISSING = "606", "607", "702", "1013"
 _STALE = frozenset({"601", "602"})
@@ -172,6 +173,14 @@ class MarketoTool(BatchTool):
             for number, outcome in found
         ]
         return dict(zip(names, known, strict=True))
+
+    async def lead_fields(self, pace: Pace) -> set[str]:
+        """The fields of leads that can be written."""
+        answer = fields(decoded(await self.ask(Call("GET", DESCRIBE), pace)))
+        if not isinstance(answer.get("result"), list):
+            raise Unavailable("Marketo did not say which fields leads have")
+        named = [fields(one.get("rest")) for one in items(answer["result"])]
+        return {str(field.get("name")) for field in named if field.get("readOnly") is False}
 
     def _outcome(
         self, row: dict[str, Any], response: httpx.Response, fine: frozenset[str]

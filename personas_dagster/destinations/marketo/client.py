@@ -15,10 +15,7 @@ from personas_dagster.destinations.marketo.settings import MarketoSettings
 from personas_dagster.destinations.tool import Call, decoded, fields, items
 from personas_dagster.errors import NeedsSetup, Unavailable
 
-_DESCRIBE = {
-    "leads": "/rest/v1/leads/describe.json",
-    "companies": "/rest/v1/companies/describe.json",
-}
+_DESCRIBE_COMPANIES = "/rest/v1/companies/describe.json"
 
 
 class Marketo(MarketoTool):
@@ -48,7 +45,8 @@ class Marketo(MarketoTool):
 
     async def _have(self, kind: str, wanted: Mapping[str, Any], pace: Pace, *, makes: bool) -> None:
         if kind not in self._known:
-            self._known[kind] = await self._describe(kind, pace)
+            ask = self.lead_fields if kind == "leads" else self._company_fields
+            self._known[kind] = await ask(pace)
         missing = {name: wanted[name] for name in sorted(wanted.keys() - self._known[kind])}
         if not missing:
             return
@@ -67,16 +65,12 @@ class Marketo(MarketoTool):
                 raise NeedsSetup(f"Marketo made not all of {', '.join(missing)}: {outcome.error}")
         self._known[kind] |= missing.keys()
 
-    async def _describe(self, kind: str, pace: Pace) -> set[str]:
-        answer = fields(decoded(await self.ask(Call("GET", _DESCRIBE[kind]), pace)))
+    async def _company_fields(self, pace: Pace) -> set[str]:
+        answer = fields(decoded(await self.ask(Call("GET", _DESCRIBE_COMPANIES), pace)))
         if not isinstance(answer.get("result"), list):
-            raise Unavailable(f"Marketo did not say which fields {kind} have")
-        found = items(answer["result"])
-        if kind == "companies":
-            inner = [field for one in found for field in items(one.get("fields"))]
-            return {str(field.get("name")) for field in inner if field.get("updateable")}
-        named = [fields(one.get("rest")) for one in found]
-        return {str(field.get("name")) for field in named if field.get("readOnly") is False}
+            raise Unavailable("Marketo did not say which fields companies have")
+        found = [field for one in items(answer["result"]) for field in items(one.get("fields"))]
+        return {str(field.get("name")) for field in found if field.get("updateable")}
 
     async def _activity_type(self, name: str, pace: Pace) -> int:
         path = f"{payload.TYPES}/{name}/describe.json"

@@ -40,6 +40,12 @@ class MarketoStaticLists(MarketoTool, ListTool):
             return False
 
     async def prepare(self, batch: Sequence[Message], pace: Pace, *, makes: bool = True) -> None:
+        own = self._static.user_id_field
+        if not makes and own is not None and own not in await self.lead_fields(pace):
+            raise NeedsSetup(
+                f"Marketo's leads have no field {own} that can be written; make it there, as a "
+                "string, or name another in user_id_field"
+            )
         await super().prepare(batch, pace, makes=makes)
         if not makes and any(self.list_id(one).startswith("<") for one in batch):
             await self._folder(self._static.folder or "", pace)  # the list is to be made there
