@@ -48,6 +48,7 @@ def test_the_tool_ends_with_the_audience(name: str, served: Served, world: World
     left = set(account.members("buyers"))
     assert len(left) == PEOPLE - LEAVING and left < everybody
     account.faults.clear()
+    assert synced(world, account, url).messages == 0  # may ask what became of the last requests
     account.requests.clear()
     assert synced(world, account, url).messages == 0 and account.requests == []
     assert any(row == ("exited",) for row in world.ledger("reason"))

@@ -38,6 +38,7 @@ CATALOGUE: dict[str, float | None] = {
     "amplitude": None,
     "kinesis": None,
     "facebook_custom_audiences": 1,
+    "google_ads": 6,
     "marketo": None,
     "marketo_static_lists": 6,
     "webhook": None,
