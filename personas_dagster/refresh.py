@@ -32,10 +32,12 @@ from personas_dagster.state.registry import created, register
 from personas_dagster.state.schema import refreshes
 from personas_dagster.traits.compute import Computed, compute
 from personas_dagster.traits.custom import refresh_custom_traits
+from personas_dagster.traits.standing import SAMPLE, Standing, standing_of
 
 _PATIENCE = 600.0  # seconds that an intake waits for another one
 _GRAPH = ("identifiers", "merges", "account_links")
 _FILLED_BY_A_REFRESH = 2_000_000  # messages
+_STANDING = 30  # refreshes
 _LOGS = ("custom_traits", "computed_traits", "sql_traits", "audience_changes")
 
 
@@ -220,11 +222,19 @@ def custom_traits(space: Space, refresh: Refresh) -> dict[str, int]:
 
 
 def compute_definitions(
-    space: Space, refresh: Refresh, *, only: Collection[str] | None = None
+    space: Space,
+    refresh: Refresh,
+    *,
+    only: Collection[str] | None = None,
+    sample: int = SAMPLE,
 ) -> Computed:
-    """Evaluate the space's traits and audiences (only these keys, if given) and record changes."""
+    """Evaluate the space's traits and audiences (only these keys, if given) and record changes.
+
+    Values that stand since an earlier refresh are computed again where something touched them,
+    and of `sample` other profiles. The counts are kept with the refresh, for the next one too.
+    """
     with space.session(space.lake) as session:
-        return compute(
+        computed = compute(
             session,
             space.lake,
             [d for d in dated_definitions(space) if only is None or d.key in only],
@@ -232,7 +242,34 @@ def compute_definitions(
             refresh_id=refresh.refresh_id,
             run_id=refresh.run_id,
             audiences=space.audience_keys,
+            defined=space.computed_keys,
+            stands=standing(space),
+            sample=sample,
         )
+    note(
+        space,
+        refresh,
+        traits_changed=dict(computed.traits_changed),
+        traits_held=dict(computed.traits_held),
+        audiences={
+            key: {"size": m.size, "entered": m.entered, "exited": m.exited}
+            for key, m in computed.movements.items()
+        },
+        profiles_computed="all" if computed.touched is None else computed.touched,
+        computed=dict(computed.record) if computed.record else None,
+    )
+    return computed
+
+
+def standing(space: Space) -> list[Standing]:
+    """The latest refreshes that computed, as far as the next one can build on them."""
+    query = (
+        sa.select(refreshes)
+        .where(refreshes.c.status == "finished")
+        .order_by(refreshes.c.refresh_id.desc())
+        .limit(_STANDING)
+    )
+    return standing_of(space.state.rows(query))
 
 
 def dated_definitions(space: Space) -> list[Definition]:

@@ -6,14 +6,17 @@ from typing import Any
 import dagster as dg
 
 from personas_dagster import refresh
+from personas_dagster.alerting import tell_all
 from personas_dagster.assets import metadata as show
 from personas_dagster.assets.keys import Names, declared_at, owners
+from personas_dagster.errors import PersonasError
 from personas_dagster.query import Definition, check
 from personas_dagster.resources import SpaceResource
 from personas_dagster.spaces import Space
-from personas_dagster.traits.compute import Computed
+from personas_dagster.traits.compute import Check, Computed
 
 COMPUTE = "compute"
+CHECK = "values_that_stand"
 
 
 def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
@@ -93,24 +96,27 @@ def _compute(space: Space, names: Names) -> dg.AssetsDefinition:
         ),
     ]
 
-    @dg.multi_asset(name=f"{space.name}__{COMPUTE}", specs=specs, can_subset=True)
+    check = dg.AssetCheckSpec(
+        CHECK,
+        asset=memberships,
+        description="Values that stand since an earlier refresh are those that computing them "
+        "again gives, on a sample of profiles that nothing touched.",
+    )
+
+    @dg.multi_asset(
+        name=f"{space.name}__{COMPUTE}", specs=specs, check_specs=[check], can_subset=True
+    )
     def compute(context: dg.AssetExecutionContext, space: SpaceResource) -> Iterator[Any]:
         held, this = space.begin(context)
         if not runs(context, "custom_traits"):  # what is published holds them, or says they failed
             refresh.note(held, this, custom_traits_changed=refresh.custom_traits(held, this))
         chosen = {key.path[-1] for key in context.selected_asset_keys}
         computed = refresh.compute_definitions(held, this, only=chosen)
-        refresh.note(
-            held,
-            this,
-            traits_changed=dict(computed.traits_changed),
-            traits_held=dict(computed.traits_held),
-            audiences={
-                key: {"size": m.size, "entered": m.entered, "exited": m.exited}
-                for key, m in computed.movements.items()
-            },
-        )
         versions = refresh.finish(held, this, now=space.now())
+        if any(one.name == CHECK for one in context.selected_asset_check_keys):
+            yield _checked(names, computed)
+        if computed.check and computed.check.wrong:
+            _alert(context, held, computed.check)
         for result in _results(held, names, this, computed):
             if result.asset_key in context.selected_asset_keys:
                 yield result
@@ -125,6 +131,49 @@ def _compute(space: Space, names: Names) -> dg.AssetsDefinition:
             )
 
     return compute
+
+
+def _checked(names: Names, computed: Computed) -> dg.AssetCheckResult:
+    """Whether leaving profiles out was right. If not, the next refresh computes all of them."""
+    found = computed.check
+    if found is None:
+        return dg.AssetCheckResult(
+            asset_key=names.key("audience_memberships"),
+            check_name=CHECK,
+            passed=True,
+            description="all profiles were computed",
+        )
+    return dg.AssetCheckResult(
+        asset_key=names.key("audience_memberships"),
+        check_name=CHECK,
+        passed=not found.wrong,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"{len(found.wrong)} values of {found.profiles} profiles were not what is "
+        "stored; they are mended, and the next refresh computes all profiles"
+        if found.wrong
+        else None,
+        metadata={
+            "profiles_computed": computed.touched or 0,
+            "profiles_checked": found.profiles,
+            "wrong": show.table([{"key": k, "profile_id": p} for k, p in found.wrong[:20]]),
+        },
+    )
+
+
+def _alert(context: dg.AssetExecutionContext, space: Space, found: Check) -> None:
+    """The run goes on: what was wrong is mended already."""
+    title = f"{space.name}: stored values were wrong"
+    body = (
+        f"{len(found.wrong)} values of {found.profiles} profiles that nothing touched were not "
+        f"what is stored, such as {found.wrong[0][0]} of {found.wrong[0][1]}. They are mended, and "
+        f"the next refresh computes all profiles.\nRun: {context.run.run_id}"
+    )
+    urls = space.project.alerts.urls
+    try:
+        if urls:
+            tell_all(urls, title=title, body=body)
+    except PersonasError as error:
+        context.log.error(f"{error}")
 
 
 def _spec(space: Space, names: Names, definition: Definition) -> dg.AssetSpec:
@@ -169,6 +218,7 @@ def _results(
                     "as_of": as_of,
                     "dagster/row_count": computed.traits_held.get(key, 0),
                     "profiles_changed": changed,
+                    "profiles_computed": "all" if computed.touched is None else computed.touched,
                     "distribution": show.table(computed.distributions.get(key, ())),
                 },
             )

@@ -1,17 +1,33 @@
-"""Memberships: who is in, since when, and who entered and exited at a refresh."""
+"""Memberships: who is in, since when, and who entered and exited at a refresh.
+
+`audience_memberships` is a log, so that an hour costs what it changed: the last row of an
+audience and profile holds, and has `exited_at` when it is a member no more.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+from sqlglot import exp
 
 from personas_dagster.interfaces import Lake, Session
+from personas_dagster.query import sql
 
+_NO_CHANGES = """
+CREATE OR REPLACE TEMP TABLE member_changes (
+    audience VARCHAR, collection VARCHAR, profile_id VARCHAR, change VARCHAR, "at" TIMESTAMPTZ,
+    as_of TIMESTAMPTZ, run_id VARCHAR, refresh_id BIGINT)
+"""
+_NO_ROWS = """
+CREATE OR REPLACE TEMP TABLE member_rows (
+    audience VARCHAR, collection VARCHAR, profile_id VARCHAR, entered_at TIMESTAMPTZ,
+    exited_at TIMESTAMPTZ, refresh_id BIGINT)
+"""
 _CHANGES = """
-CREATE OR REPLACE TEMP TABLE member_changes AS
+INSERT INTO member_changes
 SELECT coalesce(n.audience, b.audience) AS audience,
        coalesce(n.collection, b.collection) AS collection,
        coalesce(n.profile_id, b.profile_id) AS profile_id,
@@ -24,21 +40,21 @@ _BEFORE = """
 CREATE OR REPLACE TEMP TABLE members_before AS
 SELECT m.* FROM members m SEMI JOIN evaluated_audiences USING (audience)
 """
-_NOW = """
-CREATE OR REPLACE TEMP TABLE members_now AS
-SELECT key AS audience, collection, profile_id FROM results WHERE kind = 'audience'
-"""
-# Audiences that were not evaluated (not due, or their definition is gone) stay as they were.
-_TABLE = """
-SELECT n.audience, n.collection, n.profile_id, coalesce(b.entered_at, $1::TIMESTAMPTZ) AS entered_at
-FROM members_now n LEFT JOIN members_before b USING (audience, profile_id)
+# Who exits does so with every profile that was merged into it.
+_ROWS = """
+INSERT INTO member_rows
+SELECT audience, collection, profile_id, "at", NULL, refresh_id
+FROM member_changes SEMI JOIN evaluated_audiences USING (audience) WHERE change = 'entered'
 UNION ALL
-SELECT m.audience, m.collection, m.profile_id, m.entered_at
-FROM members m ANTI JOIN evaluated_audiences USING (audience)
-ORDER BY audience, profile_id
+SELECT s.audience, s.collection, s.stored_id, s.entered_at, c.at, c.refresh_id
+FROM stored_members s JOIN member_changes c USING (audience, profile_id)
+WHERE c.change = 'exited' AND c.audience IN (FROM evaluated_audiences)
 """
-_MERGED = """
-SELECT count(*) FROM audience_memberships a JOIN graph_parents m ON m.child_id = a.profile_id
+_FEW = 100_000  # rows that are not worth writing the log anew
+_WHOLE = """
+SELECT audience, collection, profile_id, entered_at, NULL::TIMESTAMPTZ AS exited_at,
+       $1::BIGINT AS refresh_id
+FROM members ORDER BY audience, profile_id
 """
 
 
@@ -51,31 +67,61 @@ class Movement:
     exited: int
 
 
-def record_members(
+def no_changes(session: Session) -> None:
+    """Leave empty `member_changes` and `member_rows`."""
+    session.run(_NO_CHANGES)
+    session.run(_NO_ROWS)
+
+
+def compare(
     session: Session,
-    lake: Lake,
-    audiences: Mapping[str, str],
+    audiences: Collection[str],
     *,
     as_of: dt.datetime,
     refresh_id: int,
     run_id: str,
-) -> dict[str, Movement]:
-    """Compare `results` with `members`, append the changes and rewrite the memberships if any.
+) -> dict[str, int]:
+    """Add to both where `results` differ from `members`; returns how many are in now.
 
-    `audiences` maps the keys that were evaluated to their collections. A merge moves a
-    membership: `members` is led through the graph's parents already.
+    A merge moves a membership: `members` is led through the graph's parents already.
     """
     session.register(
         "evaluated_audiences", pa.table({"audience": pa.array(sorted(audiences), pa.string())})
     )
     session.run(_BEFORE)
-    session.run(_NOW)
+    session.run(_now(sorted(audiences)))
     session.run(_CHANGES, [as_of, run_id, refresh_id])
+    session.run(_ROWS)
+    sizes = session.fetch("SELECT audience, count(*) AS n FROM members_now GROUP BY ALL")
+    return {row["audience"]: row["n"] for row in sizes.to_pylist()}
+
+
+def _now(audiences: Sequence[str]) -> exp.Expr:
+    names = (("key", "audience"), ("collection", "collection"), ("profile_id", "profile_id"))
+    query = sql.select(
+        [sql.named(sql.column(name), alias) for name, alias in names],
+        sql.table("results"),
+        where=exp.In(this=sql.column("key"), expressions=[sql.text(one) for one in audiences])
+        if audiences
+        else sql.FALSE(),
+    )
+    temporary = exp.Properties(expressions=[exp.TemporaryProperty()])
+    return exp.Create(
+        this=sql.table("members_now"),
+        kind="TABLE",
+        replace=True,
+        properties=temporary,
+        expression=query,
+    )
+
+
+def append(
+    session: Session, lake: Lake, sizes: Mapping[str, int], *, refresh_id: int
+) -> dict[str, Movement]:
+    """Append the changes, once per refresh; `sizes` are those of each audience now."""
     counted = session.fetch(
         "SELECT audience, change, count(*) AS n FROM member_changes GROUP BY ALL"
     ).to_pylist()
-    sizes = session.fetch("SELECT audience, count(*) AS n FROM members_now GROUP BY ALL")
-    size = {row["audience"]: row["n"] for row in sizes.to_pylist()}
     moved = {(row["audience"], row["change"]): row["n"] for row in counted}
     if moved:
         lake.append(
@@ -83,11 +129,29 @@ def record_members(
             session.stream("SELECT * FROM member_changes ORDER BY audience, profile_id"),
             once=("refresh", refresh_id),
         )
-    if moved or session.fetch(_MERGED).column(0)[0].as_py():
-        lake.replace("audience_memberships", session.fetch(_TABLE, [as_of]))
-    return {
-        key: Movement(
-            size.get(key, 0), moved.get((key, "entered"), 0), moved.get((key, "exited"), 0)
+        lake.append(
+            "audience_memberships",
+            session.stream("SELECT * FROM member_rows ORDER BY audience, profile_id"),
+            once=("refresh", refresh_id),
         )
-        for key in audiences
+    return {
+        key: Movement(size, moved.get((key, "entered"), 0), moved.get((key, "exited"), 0))
+        for key, size in sizes.items()
     }
+
+
+def tidy(session: Session, lake: Lake, *, members: int, refresh_id: int) -> bool:
+    """Write `audience_memberships` anew when it has grown to twice what it says.
+
+    `members` are at least as many as it says of some audiences.
+    """
+    stored = _count(session, "audience_memberships")
+    if stored <= 2 * members + _FEW or stored <= 2 * _count(session, "members") + _FEW:
+        return False
+    lake.replace("audience_memberships", session.fetch(_WHOLE, [refresh_id]))
+    return True
+
+
+def _count(session: Session, relation: str) -> int:
+    query = sql.select([sql.count_all()], sql.table(relation))
+    return int(session.fetch(query).column(0)[0].as_py())

@@ -17,7 +17,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from personas_dagster.interfaces import Data, Lake
-from personas_dagster.lake.tables import TABLES, Table
+from personas_dagster.lake.tables import INSTANT, TABLES, Table
 from personas_dagster.query.typed import MARK, PREFIX, mark
 
 _BATCH_ROWS = 122_880
@@ -25,6 +25,12 @@ _FOOTERS = f"""
 SELECT file_name, path_in_schema, stats_min_value, stats_max_value FROM parquet_metadata($1)
 WHERE starts_with(path_in_schema, '{PREFIX}')
 """
+_DUCKDB_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.int64(): "BIGINT",
+    pa.date32(): "DATE",
+    INSTANT: "TIMESTAMPTZ",
+}
 _NONE: frozenset[str] = frozenset()
 _HELD: dict[str, frozenset[str]] = {}
 
@@ -82,8 +88,15 @@ class DuckDBSession:
             union_by_name=True,
             hive_partitioning=bool(spec.partition_by),
         )
-        columns = [*spec.schema.names, *sorted(more)]
-        relation.select(*map(duckdb.ColumnExpression, columns)).create_view(name, replace=True)
+        there = set(relation.columns)
+        columns = [
+            duckdb.ColumnExpression(column)
+            if column in there  # files of an earlier version lack later columns
+            else duckdb.ConstantExpression(None).cast(_DUCKDB_TYPES[kind]).alias(column)
+            for column, kind in zip(spec.schema.names, spec.schema.types, strict=True)
+        ]
+        columns += map(duckdb.ColumnExpression, sorted(more))
+        relation.select(*columns).create_view(name, replace=True)
 
     def layers(self, table: str, columns: Collection[str]) -> list[tuple[str, frozenset[str]]]:
         spec, wanted = TABLES[table], frozenset(columns)

@@ -103,8 +103,8 @@ class DeltaLake:
             "writer_properties": _WRITER,
             "commit_properties": properties,
         }
-        if spec.derived is not None:
-            options["schema_mode"] = "merge"
+        if table is not None:
+            options["schema_mode"] = "merge"  # a table of an earlier version takes new columns
         if mode == "overwrite" and table is not None and where is not None:
             options["predicate"] = where
         try:

@@ -211,13 +211,16 @@ _ALL = [
     ),
     _table(
         "audience_memberships",
-        "Who is in which audience, and since when.",
+        "Who is in which audience, and since when; the last row of an audience and profile holds.",
         {
             "audience": pa.string(),
             "collection": pa.string(),
             "profile_id": pa.string(),
             "entered_at": INSTANT,
+            "exited_at": INSTANT,
+            "refresh_id": pa.int64(),
         },
+        bookkeeping=("refresh_id",),
     ),
     _table(
         "audience_changes",

@@ -19,14 +19,12 @@ SELECT collection, root_id AS profile_id, key,
        arg_max(updated_at, (refresh_id, own)) AS updated_at,
        arg_max(source_id, (refresh_id, own)) AS source_id
 FROM (
-    SELECT t.*, coalesce(m.parent_id, t.profile_id) AS root_id, m.parent_id IS NULL AS own
-    FROM {log} t LEFT JOIN graph_parents m ON m.child_id = t.profile_id
-    {only}
+    SELECT t.*, {root} AS root_id, {root} = t.profile_id AS own FROM {log} t {joined} {only}
 )
 GROUP BY ALL HAVING arg_max(value, (refresh_id, own)) <> 'null'
 """
 _CHANGED = """
-CREATE OR REPLACE TEMP TABLE trait_changes AS
+INSERT INTO trait_changes
 SELECT coalesce(n.collection, c.collection) AS collection,
        coalesce(n.profile_id, c.profile_id) AS profile_id,
        coalesce(n.key, c.key) AS key,
@@ -39,6 +37,13 @@ WHERE n.value IS DISTINCT FROM c.value
 """
 
 
+_NO_CHANGES = """
+CREATE OR REPLACE TEMP TABLE trait_changes (
+    collection VARCHAR, profile_id VARCHAR, key VARCHAR, value VARCHAR, updated_at TIMESTAMPTZ,
+    source_id VARCHAR, refresh_id BIGINT)
+"""
+
+
 def current(
     session: Session,
     table: str,
@@ -46,23 +51,34 @@ def current(
     name: str | None = None,
     of: str | None = None,
     keys: Sequence[str] | None = None,
+    log: str | None = None,
+    roots: str | None = None,
 ) -> None:
     """Create `current_<table>(collection, profile_id, key, value, updated_at, source_id)`.
 
-    Of all profiles, or of those in the relation `of(profile_id)`, which holds every child too;
-    of all `keys`, or of these. The session must have the graph's relations.
+    A view: what is asked of it decides how much is read. Of all profiles, or of those in the
+    relation `of(profile_id)`, which holds every child too; of all `keys`, or of these. `log` is a
+    relation that stands in for the table, `roots(profile_id, root_id)` for the graph's parents;
+    without it the session must have the graph's relations.
     """
-    session.view(table)
-    log = exp.to_identifier(table, quoted=True).sql(dialect="duckdb")
+    if log is None:
+        session.view(table)
+    rows = _quoted(log or table)
     if of is not None:
-        some = exp.to_identifier(of, quoted=True).sql(dialect="duckdb")
-        log = f"(SELECT * FROM {log} SEMI JOIN {some} USING (profile_id))"
-    only = "" if keys is None else "WHERE list_contains($1, t.key)"
-    query = _CURRENT.format(log=log, only=only)
-    target = exp.to_identifier(name or f"current_{table}", quoted=True).sql(dialect="duckdb")
-    session.run(
-        f"CREATE OR REPLACE TEMP TABLE {target} AS {query}", None if keys is None else [list(keys)]
+        rows = f"(SELECT * FROM {rows} SEMI JOIN {_quoted(of)} USING (profile_id))"
+    chosen = [exp.Literal.string(key) for key in keys or ()]
+    among: exp.Expr = exp.In(this=exp.column("key", "t"), expressions=chosen)
+    if keys is not None and not chosen:
+        among = exp.false()
+    query = _CURRENT.format(
+        log=rows,
+        root="m.root_id" if roots else "coalesce(m.parent_id, t.profile_id)",
+        joined=f"JOIN {_quoted(roots)} m USING (profile_id)"
+        if roots
+        else "LEFT JOIN graph_parents m ON m.child_id = t.profile_id",
+        only="" if keys is None else f"WHERE {among.sql(dialect='duckdb')}",
     )
+    session.run(f"CREATE OR REPLACE TEMP VIEW {_quoted(name or f'current_{table}')} AS {query}")
 
 
 def record(
@@ -80,10 +96,25 @@ def record(
     Both have (collection, profile_id, key, value, updated_at, source_id). Returns how many
     profiles changed per key.
     """
+    no_changes(session)
+    compare(session, now_values=now_values, before=before, at=at, refresh_id=refresh_id)
+    return append(session, lake, table, refresh_id=refresh_id)
+
+
+def no_changes(session: Session) -> None:
+    """Leave an empty `trait_changes`."""
+    session.run(_NO_CHANGES)
+
+
+def compare(session: Session, *, now_values: str, before: str, at: object, refresh_id: int) -> None:
+    """Add to `trait_changes` where two relations differ."""
     for name, relation in (("now_values", now_values), ("before_values", before)):
-        quoted = exp.to_identifier(relation, quoted=True).sql(dialect="duckdb")
-        session.run(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM {quoted}")
+        session.run(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM {_quoted(relation)}")
     session.run(_CHANGED, [at, refresh_id])
+
+
+def append(session: Session, lake: Lake, table: str, *, refresh_id: int) -> dict[str, int]:
+    """Append `trait_changes`, once per refresh; returns how many profiles changed per key."""
     counts = session.fetch("SELECT key, count(*) AS n FROM trait_changes GROUP BY key ORDER BY key")
     if counts.num_rows:
         lake.append(
@@ -92,3 +123,7 @@ def record(
             once=("refresh", refresh_id),
         )
     return {row["key"]: row["n"] for row in counts.to_pylist()}
+
+
+def _quoted(name: str) -> str:
+    return exp.to_identifier(name, quoted=True).sql(dialect="duckdb")

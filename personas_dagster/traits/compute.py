@@ -1,33 +1,48 @@
 """Computed traits and audiences of a refresh: one plan, one snapshot, one `as_of`.
 
-Evaluates all definitions together, appends what changed to `computed_traits` and
-`audience_changes`, and brings `audience_memberships` in step.
+Evaluates definitions together, appends what changed to `computed_traits`, `audience_changes` and
+`audience_memberships`. Values that stand since an earlier refresh are computed again only for
+profiles that something touched (`standing`), and for a sample of the others, to show that it is so.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
+from sqlglot import exp
 
-from personas_dagster.audiences.membership import Movement, record_members
+from personas_dagster.audiences import membership
+from personas_dagster.audiences.membership import Movement
 from personas_dagster.interfaces import Lake, Session
-from personas_dagster.query import Definition, evaluate, plan, typed_columns
-from personas_dagster.traits.changes import record
-from personas_dagster.traits.world import prepare_world
+from personas_dagster.query import Definition, evaluate, plan, sql, typed_columns
+from personas_dagster.query.timing import upstream
+from personas_dagster.traits import changes
+from personas_dagster.traits.standing import SAMPLE, Standing, divide, record_of, touch
+from personas_dagster.traits.world import prepare_values, prepare_world
 
-_NOW = """
-CREATE OR REPLACE TEMP TABLE trait_now AS
-SELECT collection, profile_id, key, value, $1::TIMESTAMPTZ AS updated_at,
-       NULL::VARCHAR AS source_id
-FROM results WHERE kind = 'trait'
-"""
+_BATCH = 10  # traits that are compared with what is stored at once, of all profiles
 _BEFORE = """
 CREATE OR REPLACE TEMP VIEW trait_before AS
-SELECT c.* FROM current_computed_traits c SEMI JOIN evaluated_keys USING (key)
+SELECT * FROM current_computed_traits WHERE {keys}
+"""
+# What is stored of the touched profiles: read once, then led to their roots of now and of then.
+_LOG = """
+CREATE OR REPLACE TEMP TABLE touched_log AS
+SELECT * FROM computed_traits SEMI JOIN touched_ids USING (profile_id) WHERE {keys}
+"""
+_MEMBERS_THEN = """
+SELECT audience AS key, count(DISTINCT t.root_id) AS n
+FROM stored_members m JOIN roots_then t ON t.profile_id = m.stored_id GROUP BY audience
+"""
+_WRONG = """
+SELECT key, profile_id FROM trait_changes SEMI JOIN checked USING (profile_id) WHERE {traits}
+UNION ALL
+SELECT audience, profile_id FROM member_changes SEMI JOIN checked USING (profile_id)
+WHERE {audiences}
+ORDER BY ALL
 """
 # Numbers in ten steps between the 5th and the 95th percentile, other values by frequency.
 _DISTRIBUTION = """
@@ -56,13 +71,116 @@ ORDER BY key, min(number) NULLS LAST, profiles DESC, step
 
 
 @dataclass(frozen=True)
+class Check:
+    """How the values of profiles that nothing touched compare with what is stored of them."""
+
+    profiles: int
+    wrong: Sequence[tuple[str, str]]  # key, profile
+
+
+@dataclass(frozen=True)
 class Computed:
-    """What one evaluation changed, in profiles, per trait and per audience."""
+    """What one evaluation changed, in profiles, per trait and per audience.
+
+    `touched` is how many profiles were computed again, None for all; `distributions` are of those.
+    `record` is kept with the refresh: the next one builds on it.
+    """
 
     traits_changed: Mapping[str, int]
     traits_held: Mapping[str, int]
     distributions: Mapping[str, Sequence[Mapping[str, Any]]]
     movements: Mapping[str, Movement]
+    touched: int | None = None
+    check: Check | None = None
+    record: Mapping[str, Any] | None = None
+
+
+@dataclass
+class _Found:
+    """Counts that the passes gather: profiles with a value, members, spread of values."""
+
+    held: dict[str, int] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+    distributions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One evaluation: of everybody, or of the profiles in `touched`, on top of `base`."""
+
+    session: Session
+    as_of: dt.datetime
+    refresh_id: int
+    run_id: str
+    audiences: Collection[str]
+    defined: Collection[str]
+    found: _Found
+    base: Standing | None = None
+
+    def run(self, definitions: Sequence[Definition], among: Sequence[Definition]) -> None:
+        """Compute `definitions` and what they read `among` all; record the former."""
+        of = "touched_ids" if self.base else None
+        wanted = upstream(definitions, among)
+        prepare_values(self.session, defined=self.defined, of=of)
+        typed = typed_columns(tuple(wanted))
+        layers = prepare_world(self.session, typed=typed, of=of)
+        made = plan(wanted, as_of=self.as_of, audiences=self.audiences, layers=layers)
+        evaluate(self.session, made)
+        traits = [one.key for one in definitions if one.kind == "trait"]
+        if self.base and traits:
+            self.session.view("computed_traits")
+            self.session.run(_LOG.format(keys=_among("key", traits)))
+        for keys in _batches(traits, len(traits) if self.base else _BATCH):
+            self._traits(keys)
+        audiences = [one.key for one in definitions if one.kind == "audience"]
+        for keys in _batches(audiences, len(audiences) if self.base else _BATCH):
+            self._audiences(keys)
+
+    def _traits(self, keys: list[str]) -> None:
+        session = self.session
+        session.run(_values(keys, self.as_of))
+        if self.base:
+            changes.current(session, "computed_traits", log="touched_log")
+        session.run(_BEFORE.format(keys=_among("key", keys)))
+        changes.compare(
+            session,
+            now_values="trait_now",
+            before="trait_before",
+            at=self.as_of,
+            refresh_id=self.refresh_id,
+        )
+        held = _counts(session, "SELECT key, count(*) AS n FROM trait_now GROUP BY key")
+        if self.base:
+            then = {"name": "traits_then", "log": "touched_log", "roots": "roots_then"}
+            changes.current(session, "computed_traits", **then)
+            before = _counts(session, "SELECT key, count(*) AS n FROM traits_then GROUP BY key")
+            self._since(self.found.held, self.base, keys, before, held)
+        else:
+            self.found.held |= held
+        for row in session.fetch(_DISTRIBUTION).to_pylist():
+            self.found.distributions.setdefault(row.pop("key"), []).append(row)
+
+    def _audiences(self, keys: list[str]) -> None:
+        sizes = membership.compare(
+            self.session, keys, as_of=self.as_of, refresh_id=self.refresh_id, run_id=self.run_id
+        )
+        if self.base:
+            before = _counts(self.session, _MEMBERS_THEN)
+            self._since(self.found.sizes, self.base, keys, before, sizes)
+        else:
+            self.found.sizes |= {key: sizes.get(key, 0) for key in keys}
+
+    @staticmethod
+    def _since(
+        into: dict[str, int],
+        base: Standing,
+        keys: Collection[str],
+        before: Mapping[str, int],
+        now: Mapping[str, int],
+    ) -> None:
+        """All profiles' counts, from those at `base` and the touched ones' then and now."""
+        for key in keys:
+            into[key] = base.held.get(key, 0) - before.get(key, 0) + now.get(key, 0)
 
 
 def compute(
@@ -74,47 +192,96 @@ def compute(
     refresh_id: int,
     run_id: str,
     audiences: Collection[str] = (),
+    defined: Collection[str] = (),
+    stands: Sequence[Standing] = (),
+    sample: int = SAMPLE,
 ) -> Computed:
     """Evaluate `definitions` and record what changed.
 
-    `audiences` are all audiences of the space, also those that are not evaluated now.
+    `audiences` and `defined` are all audiences and computed traits of the space, also those that
+    are not evaluated now; `stands` the refreshes to build on, the newest first. `sample` profiles
+    that nothing touched are computed too, and what is stored of them compared.
 
-    The session must have the graph's relations and those of `prepare_values`.
+    The session must have the graph's relations.
     """
-    layers = prepare_world(session, typed=typed_columns(tuple(definitions)))
-    evaluate(session, plan(definitions, as_of=as_of, audiences=audiences, layers=layers))
-    keys = [definition.key for definition in definitions if definition.kind == "trait"]
-    session.register("evaluated_keys", pa.table({"key": pa.array(keys, pa.string())}))
-    session.run(_NOW, [as_of])
-    session.run(_BEFORE)
-    changed = record(
-        session,
-        lake,
-        "computed_traits",
-        now_values="trait_now",
-        before="trait_before",
-        at=as_of,
-        refresh_id=refresh_id,
-    )
-    held = session.fetch("SELECT key, count(*) AS n FROM trait_now GROUP BY key ORDER BY key")
+    changes.no_changes(session)
+    membership.no_changes(session)
+    found = _Found()
+    base, kept = divide(definitions, stands, audiences)
+    touched = None
+    if base and kept:
+        touched = touch(
+            session, lake, base, kept, as_of=as_of, refresh_id=refresh_id, sample=sample
+        )
+    shared = (session, as_of, refresh_id, run_id, audiences, defined, found)
+    check = None
+    if touched is None:
+        kept = []
+    else:
+        _Pass(*shared, base).run(kept, definitions)
+        check = _check(session, kept)
+    standing = {one.key for one in kept}
+    anew = [one for one in definitions if one.key not in standing]
+    if anew:
+        _Pass(*shared).run(anew, definitions)
+    traits = [one.key for one in definitions if one.kind == "trait"]
+    changed = changes.append(session, lake, "computed_traits", refresh_id=refresh_id)
+    movements = membership.append(session, lake, found.sizes, refresh_id=refresh_id)
+    if movements:
+        prepare_values(session, defined=defined)
+        membership.tidy(session, lake, members=sum(found.sizes.values()), refresh_id=refresh_id)
     return Computed(
-        traits_changed={key: changed.get(key, 0) for key in keys},
-        traits_held={row["key"]: row["n"] for row in held.to_pylist()},
-        distributions=_distributions(session),
-        movements=record_members(
-            session,
-            lake,
-            {d.key: d.collection for d in definitions if d.kind == "audience"},
-            as_of=as_of,
-            refresh_id=refresh_id,
-            run_id=run_id,
-        ),
+        traits_changed={key: changed.get(key, 0) for key in traits},
+        traits_held={key: found.held.get(key, 0) for key in traits if found.held.get(key)},
+        distributions=found.distributions,
+        movements=movements,
+        touched=touched,
+        check=check,
+        record=None if check and check.wrong else record_of(session, definitions, audiences),
     )
 
 
-def _distributions(session: Session) -> dict[str, list[dict[str, Any]]]:
-    """How the values of each trait spread: steps of numbers, or the most frequent values."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for row in session.fetch(_DISTRIBUTION).to_pylist():
-        found.setdefault(row.pop("key"), []).append(row)
-    return found
+def _check(session: Session, definitions: Sequence[Definition]) -> Check:
+    """What changed on profiles of the sample, where nothing should have."""
+    traits = [one.key for one in definitions if one.kind == "trait"]
+    audiences = [one.key for one in definitions if one.kind == "audience"]
+    query = _WRONG.format(traits=_among("key", traits), audiences=_among("audience", audiences))
+    wrong = [(row["key"], row["profile_id"]) for row in session.fetch(query).to_pylist()]
+    profiles = session.fetch("SELECT count(*) FROM checked").column(0)[0].as_py()
+    return Check(int(profiles), wrong)
+
+
+def _values(keys: Sequence[str], as_of: dt.datetime) -> exp.Expr:
+    """`trait_now`: the results of some traits, as rows of the log."""
+    columns = [
+        *(sql.column(name) for name in ("collection", "profile_id", "key", "value")),
+        sql.named(sql.instant(as_of), "updated_at"),
+        sql.named(sql.cast(sql.NULL(), "VARCHAR"), "source_id"),
+    ]
+    query = sql.select(columns, sql.table("results"), where=_in("key", keys))
+    return exp.Create(
+        this=sql.table("trait_now"),
+        kind="TABLE",
+        replace=True,
+        properties=exp.Properties(expressions=[exp.TemporaryProperty()]),
+        expression=query,
+    )
+
+
+def _in(name: str, values: Sequence[str]) -> exp.Expr:
+    if not values:
+        return sql.FALSE()
+    return exp.In(this=sql.column(name), expressions=[sql.text(one) for one in values])
+
+
+def _among(name: str, values: Sequence[str]) -> str:
+    return _in(name, values).sql(dialect="duckdb")
+
+
+def _batches(keys: list[str], size: int) -> Iterator[list[str]]:
+    for start in range(0, len(keys), max(1, size)):
+        yield keys[start : start + size]
+
+
+def _counts(session: Session, query: str) -> dict[str, int]:
+    return {row["key"]: row["n"] for row in session.fetch(query).to_pylist()}

@@ -94,7 +94,7 @@ def custom_values(
 
 def show_custom_values(session: Session) -> None:
     """Let `trait_values` have the custom traits of `custom_now` in place of the stored ones."""
-    session.run("CREATE OR REPLACE TEMP TABLE current_custom_traits AS SELECT * FROM custom_now")
+    session.run("CREATE OR REPLACE TEMP VIEW current_custom_traits AS SELECT * FROM custom_now")
 
 
 def refresh_custom_traits(

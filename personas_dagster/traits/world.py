@@ -19,12 +19,24 @@ from personas_dagster.query import Layer, Typed
 from personas_dagster.query.compile_events import MESSAGES
 from personas_dagster.traits.changes import current
 
+# The last row of an audience and profile holds; merged profiles that are in are one member.
+_STORED_MEMBERS = """
+CREATE OR REPLACE TEMP VIEW stored_members AS
+SELECT a.audience, a.collection, coalesce(m.parent_id, a.profile_id) AS profile_id,
+       a.profile_id AS stored_id, a.entered_at
+FROM (
+    SELECT audience, collection, profile_id,
+           arg_max(entered_at, coalesce(refresh_id, 0)) AS entered_at,
+           arg_max(exited_at IS NOT NULL, coalesce(refresh_id, 0)) AS has_exited
+    FROM audience_memberships {only}
+    GROUP BY ALL
+) a LEFT JOIN graph_parents m ON m.child_id = a.profile_id
+WHERE NOT a.has_exited
+"""
 _MEMBERS = """
 CREATE OR REPLACE TEMP VIEW members AS
-SELECT a.audience, a.collection, coalesce(m.parent_id, a.profile_id) AS profile_id,
-       min(a.entered_at) AS entered_at
-FROM {memberships} a LEFT JOIN graph_parents m ON m.child_id = a.profile_id
-GROUP BY ALL
+SELECT audience, collection, profile_id, min(entered_at) AS entered_at
+FROM stored_members GROUP BY ALL
 """
 # Whoever was ever in: for those who are in no more, the audience is false and not absent. Those
 # who are still in count as well, so that one who leaves in this refresh is false in it already.
@@ -33,6 +45,11 @@ CREATE OR REPLACE TEMP TABLE former_members AS
 SELECT DISTINCT c.audience, coalesce(m.parent_id, c.profile_id) AS profile_id
 FROM audience_changes c LEFT JOIN graph_parents m ON m.child_id = c.profile_id
 WHERE $1 IS NULL OR c.as_of <= $1::TIMESTAMPTZ
+"""
+_FORMER_OF = """
+CREATE OR REPLACE TEMP TABLE former_members AS
+SELECT DISTINCT c.audience, t.root_id AS profile_id
+FROM audience_changes c JOIN {of} t USING (profile_id)
 """
 # A trait or audience whose definition is gone stays on the profiles as a custom trait.
 _VALUES = """
@@ -52,18 +69,22 @@ FROM current_sql_traits
 """
 _MESSAGES = """
 CREATE OR REPLACE TEMP VIEW {name} AS
-SELECT e.event, coalesce(m.parent_id, e.profile_id) AS profile_id, e.timestamp, e.received_at,
-       e.message_id, e.source_id, e.properties, e.context{typed}
-FROM {table} e LEFT JOIN graph_parents m ON m.child_id = e.profile_id
+SELECT e.event, {root} AS profile_id, e.timestamp, e.received_at, e.message_id, e.source_id,
+       e.properties, e.context{typed}
+FROM {table} e {joined}
 WHERE e.profile_id IS NOT NULL
 """
+_ALL_ROOTS = {
+    "root": "coalesce(m.parent_id, {of}.profile_id)",
+    "joined": "LEFT JOIN graph_parents m ON m.child_id = {of}.profile_id",
+}
 _PROFILES = """
 CREATE OR REPLACE TEMP TABLE profiles AS
 SELECT g.collection, g.profile_id,
        coalesce(bool_or(i.type IN ('user_id', 'email', 'android.idfa', 'ios.idfa')), false)
            AS is_known,
        coalesce(bool_or(i.type = 'anonymous_id'), false) AS has_anonymous_id
-FROM graph_profiles g LEFT JOIN graph_identifiers i USING (profile_id)
+FROM graph_profiles g {only} LEFT JOIN graph_identifiers i USING (profile_id)
 GROUP BY ALL
 """
 _TRAITS = """
@@ -98,52 +119,74 @@ def prepare_values(
     session.register("defined_keys", pa.table({"key": pa.array(sorted(defined), pa.string())}))
     session.view("audience_memberships")
     session.run(_VALUES)
-    memberships = "audience_memberships"
-    if of is not None:
-        some = exp.to_identifier(of, quoted=True).sql(dialect="duckdb")
-        memberships = f"(SELECT * FROM {memberships} SEMI JOIN {some} USING (profile_id))"
-    session.run(_MEMBERS.format(memberships=memberships))
+    only = f"SEMI JOIN {_quoted(of)} USING (profile_id)" if of else ""
+    session.run(_STORED_MEMBERS.format(only=only))
+    session.run(_MEMBERS)
 
 
 def prepare_world(
-    session: Session, *, as_of: dt.datetime | None = None, typed: Collection[Typed] = ()
+    session: Session,
+    *,
+    as_of: dt.datetime | None = None,
+    typed: Collection[Typed] = (),
+    of: str | None = None,
 ) -> Sequence[Layer]:
     """The relations of `query.evaluate`, on top of `prepare_values`.
 
     `as_of`: who had ever been in an audience by then. Returns the layers that a plan reads
-    messages from: relations that hold those of the columns in `typed` that are filled.
+    messages from: relations that hold those of the columns in `typed` that are filled. `of` is a
+    relation (profile_id, root_id) that messages and profiles are limited to.
     """
-    layers = prepare_messages(session, typed)
-    session.run(_PROFILES)
+    layers = prepare_messages(session, typed, of=of)
+    only = f"SEMI JOIN {_quoted(of)} o ON o.root_id = g.profile_id" if of else ""
+    session.run(_PROFILES.format(only=only))
     session.run("CREATE OR REPLACE TEMP VIEW account_links AS SELECT * FROM graph_links")
-    prepare_traits(session, as_of=as_of)
+    prepare_traits(session, as_of=as_of, of=of)
     return layers
 
 
-def prepare_messages(session: Session, typed: Collection[Typed] = ()) -> Sequence[Layer]:
+def prepare_messages(
+    session: Session, typed: Collection[Typed] = (), *, of: str | None = None
+) -> Sequence[Layer]:
     """`messages`, led to the profiles that they belong to now, and its layers."""
     session.view("events")
-    session.run(_MESSAGES.format(name="messages", table="events", typed=""))
-    return message_layers(session, typed)
+    session.run(_MESSAGES.format(name="messages", table="events", typed="", **_roots("e", of)))
+    return message_layers(session, typed, of=of)
 
 
-def prepare_traits(session: Session, *, as_of: dt.datetime | None = None) -> None:
+def prepare_traits(
+    session: Session, *, as_of: dt.datetime | None = None, of: str | None = None
+) -> None:
     """`former_members` and `traits`, on top of `profiles`."""
     session.view("audience_changes")
-    session.run(_FORMER, [as_of])
+    if of:
+        session.run(_FORMER_OF.format(of=_quoted(of)))
+    else:
+        session.run(_FORMER, [as_of])
     session.run(_TRAITS)
 
 
-def message_layers(session: Session, typed: Collection[Typed]) -> Sequence[Layer]:
+def message_layers(
+    session: Session, typed: Collection[Typed], *, of: str | None = None
+) -> Sequence[Layer]:
     """`messages_1`, `messages_2`, ...: together `messages`, each with typed columns of its own."""
     layers = []
     for number, (table, held) in enumerate(
         session.layers("events", [one.name for one in typed]), 1
     ):
         columns = "".join(f", e.{_quoted(name)}" for name in sorted(held))
-        session.run(_MESSAGES.format(name=f"messages_{number}", table=table, typed=columns))
-        layers.append(Layer(f"messages_{number}", held))
+        name = f"messages_{number}"
+        session.run(_MESSAGES.format(name=name, table=table, typed=columns, **_roots("e", of)))
+        layers.append(Layer(name, held))
     return layers or MESSAGES
+
+
+def _roots(alias: str, of: str | None) -> dict[str, str]:
+    """How the rows of `alias` are led to their roots."""
+    if of is None:
+        return {key: text.format(of=alias) for key, text in _ALL_ROOTS.items()}
+    joined = f"JOIN {_quoted(of)} m ON m.profile_id = {alias}.profile_id"
+    return {"root": "m.root_id", "joined": joined}
 
 
 def _quoted(name: str) -> str:

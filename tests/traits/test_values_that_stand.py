@@ -1,0 +1,194 @@
+"""A refresh computes again only what can have changed; the result equals computing everything."""
+
+from __future__ import annotations
+
+import datetime as dt
+from random import Random
+
+import pytest
+
+from personas_dagster import refresh
+from personas_dagster.query import evaluate, plan
+from personas_dagster.spaces import Space
+from personas_dagster.traits import standing
+from personas_dagster.traits.compute import Computed
+from personas_dagster.traits.world import prepare_world
+from tests.place import NOW, Place
+
+HOUR, DAY = dt.timedelta(hours=1), dt.timedelta(days=1)
+QUERIES = {
+    "computed_traits/orders": "event('Order').within(3 days).count()",
+    "computed_traits/spent": "event('Order').where(property('total') > 2).sum(property('total'))",
+    "computed_traits/late": "event('Order').between(1 day, 4 days).last(property('total'))",
+    "computed_traits/visit": "event('Visit').expires_after(20 hours).count()",
+    "computed_traits/firm": "collection: accounts\nquery: event('Order').within(2 days).count()",
+    "audiences/carts": "event('Cart').where(NOT event('Order').within(parent: 1 day).count() >= 1)"
+    ".within(5 days).count() >= 1",
+    "audiences/buyers": "trait('orders') >= 2 OR trait('plan') = 'pro'",
+    "audiences/lost": "trait('buyers') = false",
+    "audiences/since": "trait('seen').within_last(2 days) AND trait('spent').exists()",
+    "audiences/busy": "collection: accounts\nquery: |\n"
+    "  trait('firm') >= 2 OR ANY (trait('orders') = 1)",
+    "audiences/at_work": "trait('busy') = true",
+}
+OTHERS = {
+    "computed_traits/orders": "event('Order').within(30 hours).count()",
+    "computed_traits/spent": "event('Order').max(property('total'))",
+    "audiences/buyers": "trait('orders') >= 1",
+}
+CARTS = "trait('carts').exists()"
+
+
+class Days:
+    """A space that lives from hour to hour, without the sample unless it is asked for."""
+
+    def __init__(self, place: Place, random: Random) -> None:
+        self.place, self.random, self.now = place, random, NOW - 20 * DAY
+        self.number = self.runs = 0
+        place.define(QUERIES)
+
+    def messages(self, count: int) -> list[dict]:
+        return [self._message() for _ in range(count)]
+
+    def _message(self) -> dict:
+        chance = self.random
+        self.number += 1
+        ago = chance.choice([0, 0, 0, 1, 5, 26, 50, 73, 97, 121, -3])  # late ones, and early ones
+        stamp = self.now - ago * HOUR - dt.timedelta(minutes=chance.randrange(60))
+        user, browser = f"u{chance.randrange(12)}", f"a{chance.randrange(16)}"
+        row = {
+            "messageId": f"m{self.number}",
+            "timestamp": stamp.isoformat(),
+            "receivedAt": (self.now + dt.timedelta(seconds=self.number)).isoformat(),
+        }
+        who = chance.choice([{"userId": user}, {"anonymousId": browser}])
+        if chance.random() < 0.08:
+            who = {"userId": user, "anonymousId": browser}
+        kind = chance.choice(["Order", "Order", "Cart", "Visit", "identify", "group"])
+        if kind == "identify":
+            day = f"{stamp:%Y-%m-%d}"
+            traits = chance.choice([{"plan": "pro"}, {"plan": "free"}, {"seen": day}])
+            return row | who | {"type": "identify", "traits": traits}
+        if kind == "group":
+            if chance.random() < 0.7:
+                return row | who | {"type": "track", "event": "Visit"}
+            return row | {"type": "group", "userId": user, "groupId": f"g{chance.randrange(4)}"}
+        total = {"total": chance.choice([1, 2.5, "3", None])}
+        return row | who | {"type": "track", "event": kind, "properties": total}
+
+    def live(self, count: int, hours: int, *, sample: int = 0) -> Computed:
+        """Take in messages, then refresh so many hours later."""
+        rows = self.messages(count)
+        self.now += hours * HOUR
+        return self.refresh(rows, sample=sample)
+
+    def refresh(self, rows: list[dict] = (), *, sample: int = 0) -> Computed:
+        space = self.place.space
+        if rows:
+            self.place.take(self.place.messages(*rows), space=space)
+        self.runs += 1
+        this = refresh.begin(space, run_id=f"run {self.runs}", now=self.now)
+        refresh.custom_traits(space, this)
+        computed = refresh.compute_definitions(space, this, sample=sample)
+        refresh.finish(space, this, now=self.now)
+        return computed
+
+
+def stored(space: Space) -> set[tuple[str, str, str]]:
+    with space.session() as session:
+        rows = session.fetch(
+            "SELECT key, profile_id, value FROM trait_values WHERE class = 'computed_trait' "
+            "UNION ALL SELECT audience, profile_id, 'true' FROM members"
+        ).to_pylist()
+    return {tuple(row.values()) for row in rows}
+
+
+def anew(space: Space, as_of: dt.datetime) -> set[tuple[str, str, str]]:
+    """All definitions, computed of everybody."""
+    with space.session() as session:
+        prepare_world(session)
+        definitions = refresh.dated_definitions(space)
+        evaluate(session, plan(definitions, as_of=as_of, audiences=space.audience_keys))
+        rows = session.fetch("SELECT key, profile_id, value FROM results").to_pylist()
+    return {tuple(row.values()) for row in rows}
+
+
+@pytest.fixture
+def life(place: Place, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Days:
+    monkeypatch.setattr(standing, "MOST", 1.0)
+    return Days(place, Random(getattr(request, "param", 0)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("life", range(3), indirect=True)
+def test_equals_computing_everything(life: Days) -> None:
+    """Late and early messages, merges, hours without any, definitions that change."""
+    life.live(80, 1)
+    partly = 0
+    for step in range(7):
+        if step in (2, 5):
+            life.place.define(
+                OTHERS if step == 2 else {"audiences/lost": "trait('carts').exists()"}
+            )
+        count, hours = life.random.choice([(0, 1), (0, 30), (4, 1), (6, 0), (3, 7), (10, 1)])
+        computed = life.live(count, hours)
+        partly += computed.touched is not None
+        space = life.place.space
+        assert stored(space) == anew(space, life.now.replace(minute=0)), f"step {step}"
+        values, members = sizes(space)
+        assert {k: n for k, n in computed.traits_held.items() if n} == values
+        assert {k: m.size for k, m in computed.movements.items() if m.size} == members
+    assert partly >= 5
+
+
+def sizes(space: Space) -> tuple[dict[str, int], dict[str, int]]:
+    with space.session() as session:
+        found = [
+            session.fetch(query).to_pylist()
+            for query in (
+                "SELECT key, count(*) AS n FROM trait_values WHERE class = 'computed_trait' "
+                "GROUP BY key",
+                "SELECT audience AS key, count(*) AS n FROM members GROUP BY audience",
+            )
+        ]
+    values, members = ({row["key"]: row["n"] for row in rows} for rows in found)
+    return values, members
+
+
+def test_nothing_new(life: Days) -> None:
+    """A second refresh of the same instant computes nobody."""
+    life.place.define({"audiences/since": "trait('seen').exists()"})
+    life.live(30, 1)
+    computed = life.live(0, 0)
+    assert computed.touched == 0
+    assert not any(computed.traits_changed.values())
+
+
+def test_wrong_value_is_found_and_mended(life: Days) -> None:
+    life.live(30, 1)
+    space = life.place.space
+    right = stored(space)
+    with space.engine.session(space.lake) as session:
+        session.view("computed_traits")
+        rows = session.fetch(
+            "SELECT * REPLACE ('77' AS value, 1 AS refresh_id) FROM computed_traits "
+            "WHERE key = 'spent' LIMIT 1"
+        )
+    wrong = rows.column("profile_id")[0].as_py()
+    space.lake.replace("computed_traits", rows, where=f"profile_id = '{wrong}' AND key = 'spent'")
+    computed = life.live(0, 0, sample=1_000_000)
+    assert computed.check and ("spent", wrong) in computed.check.wrong
+    assert computed.record is None
+    assert stored(space) == right
+    assert life.live(0, 0).touched is None
+
+
+def test_graph_that_was_derived_anew(life: Days) -> None:
+    """What was computed on another graph does not stand."""
+    life.live(30, 1)
+    space = life.place.space
+    with space.engine.session(space.lake) as session:
+        session.view("identifiers")
+        space.lake.replace("identifiers", session.fetch("SELECT * FROM identifiers"))
+    assert life.live(0, 1).touched is None
+    assert life.live(0, 1).touched is not None
