@@ -10,7 +10,7 @@ import asyncio
 import datetime as dt
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -58,19 +58,28 @@ class Journal:
         self._failure: str | None = None
 
     @contextmanager
-    def room(self, size: int) -> Iterator[None]:
-        """Memory for a request of `size` bytes; 429 when there is none."""
-        size += _REQUEST_BYTES
-        if self._held + size > self._limit:
-            raise ApiError(
-                429, "too much at once; send it again later", headers={"Retry-After": "1"}
-            )
-        self._held += size
-        metrics.WAITING_BYTES.set(self._held)
+    def room(self) -> Iterator[Callable[[int], None]]:
+        """Memory for one request: call it with each number of bytes that come to be held.
+
+        429 when there is no more.
+        """
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if self._held + size > self._limit:
+                raise ApiError(
+                    429, "too much at once; send it again later", headers={"Retry-After": "1"}
+                )
+            taken += size
+            self._held += size
+            metrics.WAITING_BYTES.set(self._held)
+
         try:
-            yield
+            take(_REQUEST_BYTES)
+            yield take
         finally:
-            self._held -= size
+            self._held -= taken
             metrics.WAITING_BYTES.set(self._held)
 
     async def append(self, folder: Path, lines: bytes) -> None:

@@ -9,6 +9,8 @@ import logging
 import os
 import signal
 import tempfile
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 _HANDED = "PERSONAS_SERVE"
 _GRACE_SECONDS = 30
+_KEEP_ALIVE_SECONDS = 75  # longer than the minute that load balancers keep a connection
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ def application() -> FastAPI:
     from personas_dagster.serving.app import build
 
     settings = msgspec.json.decode(os.environ[_HANDED], type=Settings)
+    if settings.workers > 1:
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     logs.configure(logging.WARNING if settings.quiet else logging.INFO)
     spaces = open_spaces(Path(settings.root), settings.spaces)
     keys, _ = write_keys.read(spaces, allow_missing=settings.allow_missing_keys)
@@ -97,8 +102,16 @@ def run(settings: Settings) -> None:
             access_log=False,
             server_header=False,
             ws="none",
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )
+
+
+def _end_with(parent: int) -> None:
+    """A worker whose parent was killed ends as if it had been told to: nobody else would."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

@@ -57,8 +57,10 @@ def router(keys: WriteKeys, journal: Journal, *, now: Callable[[], dt.datetime])
 
     async def take(request: Request, user: str | None, kind: str | None) -> Response:
         intake = _known(keys, user) if user is not None else None
-        with journal.room(_expected(request)):
-            body = messages.unpack(await _body(request))
+        with journal.room() as take_room:
+            packed = await _body(request, take_room)
+            body = messages.unpack(packed)
+            take_room(len(body))  # the lines that it becomes
             incoming = messages.read_single(body, kind) if kind else messages.read_batch(body)
             if intake is None:
                 intake = _known(keys, incoming.write_key)
@@ -153,22 +155,14 @@ def _known(keys: WriteKeys, key: str | None) -> Intake:
     return intake
 
 
-def _expected(request: Request) -> int:
-    """How much memory the body may take: what it says, or what is allowed."""
-    said = request.headers.get("content-length", "")
-    packed = "content-encoding" in request.headers
-    if said.isdigit() and not packed:
-        return min(int(said), messages.MAX_BODY)
-    return messages.MAX_BODY
-
-
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, take_room: Callable[[int], None]) -> bytes:
     parts, size = list[bytes](), 0
     try:
         async with asyncio.timeout(_BODY_SECONDS):
             async for part in request.stream():
                 size += len(part)
                 messages.check_size(size)
+                take_room(len(part))
                 parts.append(part)
     except TimeoutError as error:
         raise ApiError(408, "the body did not arrive in time; send it again") from error

@@ -96,3 +96,15 @@ def test_what_was_answered_is_there_once(
     assert stored(place, "rejected_events") == []
     left = [path for path in (place.root / ".personas/landing/incoming").rglob("*.part")]
     assert left == []
+
+
+def test_workers_end_with_their_parent(new_place: Callable[[], Place]) -> None:
+    place = web_place(new_place)
+    with ServerProcess(place.root, workers=2) as server:
+        assert server.process is not None
+        tree = psutil.Process(server.process.pid).children(recursive=True)
+        server.process.kill()
+        server.process.wait()
+        assert psutil.wait_procs(tree, timeout=60)[1] == []
+        server.start()  # the port is free
+        assert server.stop() == 0
