@@ -31,7 +31,7 @@ SCRIPTS = Path(__file__).parent / "libraries"
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 NO_FAULTS: dict[int, str] = {}
 EVERY_SECOND = {1 + 2 * index: fault for index, fault in enumerate(FAULTS)}
-SCENARIO = {
+SCENARIO: set[tuple[str | None, ...]] = {
     ("identify", None, "u1", None, None),
     ("track", "Order Completed", "u1", None, None),
     ("track", "Product Viewed", None, None, None),
@@ -75,7 +75,13 @@ def run(command: list[str], folder: Path | None = None) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def check(place: Place, server: ServerProcess, proxy: FaultProxy, faults: dict[int, str]) -> None:
+def check(
+    place: Place,
+    server: ServerProcess,
+    proxy: FaultProxy,
+    faults: dict[int, str],
+    scenario: set[tuple[str | None, ...]] = SCENARIO,
+) -> None:
     """Every call of the scenario is there, once."""
     assert proxy.done == list(faults.values())
     assert set(proxy.answers) <= {200, 429, 500}
@@ -93,9 +99,9 @@ def check(place: Place, server: ServerProcess, proxy: FaultProxy, faults: dict[i
         )
         for row in rows
     ]
-    assert sorted(map(str, found)) == sorted(map(str, SCENARIO))
+    assert sorted(map(str, found)) == sorted(map(str, scenario))
     assert all(row["message_id"] for row in rows)
-    assert len({row["message_id"] for row in rows}) == len(SCENARIO)
+    assert len({row["message_id"] for row in rows}) == len(scenario)
     viewed = next(row for row in rows if row["event"] == "Product Viewed")
     assert viewed["anonymous_id"] == "a1"
     assert "é" in viewed["properties"]
@@ -129,8 +135,11 @@ def test_node(
 @pytest.fixture
 def page_origin(packages: Path) -> Iterator[str]:
     """A site of another origin, with the page and the library's bundle."""
-    library = packages / "node_modules/@segment/analytics-next/dist/umd"
-    shutil.copytree(library, packages / "analytics-next", dirs_exist_ok=True)
+    for library, name in (
+        ("@segment/analytics-next/dist/umd", "analytics-next"),
+        ("@rudderstack/analytics-js/dist/npm/modern", "rudder"),
+    ):
+        shutil.copytree(packages / "node_modules" / library, packages / name, dirs_exist_ok=True)
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:
@@ -146,11 +155,19 @@ def page_origin(packages: Path) -> Iterator[str]:
 
 # What is sent before `identify` must arrive before it: the library adds the user to what it sends
 # again. Batches hold all that waits, so there are few.
+AFTER_THE_FIRST = {1 + number: fault for number, fault in EVERY_SECOND.items()}
+SEGMENT, RUDDER = "segment_browser.html?batching=", "rudder_browser.html?"
 BROWSER = {
-    "well": ("", NO_FAULTS),
-    "faults": ("", {1 + number: fault for number, fault in EVERY_SECOND.items()}),
-    "batches": ("&batching=yes", NO_FAULTS),
-    "faults of batches": ("&batching=yes", {1: "429", 2: "500", 3: "killed", 4: "lost"}),
+    "segment": (SEGMENT, NO_FAULTS, 7),
+    "segment with faults": (SEGMENT, AFTER_THE_FIRST, 7),
+    "segment in batches": (f"{SEGMENT}yes", NO_FAULTS, 7),
+    "segment in batches with faults": (
+        f"{SEGMENT}yes",
+        {1: "429", 2: "500", 3: "killed", 4: "lost"},
+        7,
+    ),
+    "rudder": (RUDDER, NO_FAULTS, 6),
+    "rudder with faults": (RUDDER, EVERY_SECOND, 6),
 }
 
 
@@ -159,13 +176,13 @@ def test_browser(served: tuple[Place, ServerProcess], page_origin: str, name: st
     from playwright.sync_api import sync_playwright
 
     place, server = served
-    batching, faults = BROWSER[name]
+    page_name, faults, calls = BROWSER[name]
     with FaultProxy(server, faults) as proxy, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
-        page.goto(f"{page_origin}/segment_browser.html?host={proxy.url}&key={KEY}{batching}")
+        page.goto(f"{page_origin}/{page_name}&host={proxy.url}&key={KEY}")
         assert page.evaluate("scenario()") == "done"
-        expected = 7 if not batching else 1
+        expected = 1 if "batches" in name else calls
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and (
             len(proxy.done) < len(faults) or proxy.answers.count(200) < expected
@@ -173,4 +190,7 @@ def test_browser(served: tuple[Place, ServerProcess], page_origin: str, name: st
             page.wait_for_timeout(200)
         page.wait_for_timeout(5_000)
         browser.close()
-    check(place, server, proxy, faults)
+    # RudderStack's browser library has no `screen`.
+    check(
+        place, server, proxy, faults, {one for one in SCENARIO if calls == 7 or "screen" not in one}
+    )
