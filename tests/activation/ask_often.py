@@ -1,4 +1,4 @@
-"""Requests in a process of its own, as fast as the cap lets: `ask_often.py STATE URL CAP N`."""
+"""Requests in a process of its own, as fast as the cap lets: `ask_often.py STATE_URL URL CAP N`."""
 
 import asyncio
 import sys
@@ -20,9 +20,11 @@ async def ask(url: str, pace: SharedPace, times: int) -> None:
         await asyncio.gather(*(one() for _ in range(times)))
 
 
-def main(path: str, url: str, cap: str, times: str) -> None:
-    limiter = SharedWindow(State(f"sqlite:///{path}"), "tool", float(cap))
+def main(state_url: str, url: str, cap: str, times: str) -> None:
+    state = State(state_url)
+    limiter = SharedWindow(state, "tool", float(cap))
     asyncio.run(ask(url, SharedPace(limiter), int(times)))
+    state.close()
 
 
 if __name__ == "__main__":

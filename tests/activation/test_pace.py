@@ -20,9 +20,9 @@ from personas_dagster.state.store import State
 HERE = Path(__file__).parent
 
 
-def started(folder: Path) -> State:
-    """A state in which a sync of the tool runs."""
-    state = State(f"sqlite:///{folder / 'state.db'}")
+def started(folder: Path, url: str | None = None) -> State:
+    """A state in which a sync of the tool runs; in a file, unless a URL names another database."""
+    state = State(url or f"sqlite:///{folder / 'state.db'}")
     Outbox(state, DeltaLake(folder), "tool", lambda: NOW).start(1)
     return state
 
@@ -118,6 +118,16 @@ def test_clock_set_back(window) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_two_processes_share_a_cap(tmp_path: Path) -> None:
+    share_a_cap(tmp_path, f"sqlite:///{tmp_path / 'state.db'}")
+
+
+@pytest.mark.postgres
+def test_two_processes_share_a_cap_in_postgres(tmp_path: Path, postgres_url: str) -> None:
+    share_a_cap(tmp_path, postgres_url)
+
+
+def share_a_cap(folder: Path, url: str) -> None:
+    """Two processes ask as fast as they may; the tool counts."""
     cap, each = 20, 40
     arrivals: list[float] = []
 
@@ -126,9 +136,9 @@ def test_two_processes_share_a_cap(tmp_path: Path) -> None:
             arrivals.append(time.monotonic())
             return super().take(path, headers, body)
 
-    started(tmp_path).close()
+    started(folder, url).close()
     with Clocked() as receiver:
-        command = [sys.executable, str(HERE / "ask_often.py"), str(tmp_path / "state.db")]
+        command = [sys.executable, str(HERE / "ask_often.py"), url]
         command += [receiver.url, str(cap), str(each)]
         environment = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
         both = [subprocess.Popen(command, env=environment) for _ in range(2)]

@@ -1,16 +1,11 @@
 """The circuit breaker, the dry run, and two syncs at once."""
 
-from pathlib import Path
-
 import pytest
-from pydantic import SecretStr
 from test_delivery import fill
 from world import NOW, Tool, World, buyers
 
 from personas_dagster.activation.destination import Abilities
-from personas_dagster.destinations import open_destination
 from personas_dagster.errors import Busy, PersonasError
-from personas_dagster.samples.receiver import Receiver
 
 
 def test_large_change_is_held_and_let_pass_once(world: World) -> None:
@@ -70,24 +65,6 @@ def test_second_sync_at_once_is_busy(world: World) -> None:
 def test_connection_of_another_destination(world: World) -> None:
     with pytest.raises(PersonasError, match="belongs to destination braze"):
         world.sync(buyers(destination="braze"))
-
-
-def test_secrets_are_written_nowhere(world: World, tmp_path: Path) -> None:
-    marker = "marker-9b1d44e0"
-    secrets = {
-        name: SecretStr(marker) for name in ("secret", "headers.Authorization", "headers.X-Key")
-    }
-    fill(world, 20)
-    with Receiver() as receiver:
-        receiver.fail_next(2, status=400)
-        settings = {"url": f"{receiver.url}/{marker}", "batch_size": 10}
-        tool = open_destination("webhook", settings, secrets)
-        shown = [repr(world.sync(tool=tool, dry_run=True))]
-        shown += [repr(world.sync(tool=tool)), repr(world.ledger()), repr(world.audit())]
-        assert marker in repr(receiver.received)
-    written = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
-    assert marker.encode() not in written
-    assert not [text for text in shown if marker in text]
 
 
 def test_audit_trail(world: World) -> None:
