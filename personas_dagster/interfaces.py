@@ -45,6 +45,13 @@ class Lake(Protocol):
     def files(self, name: str) -> list[str]:
         """The data files of the table as it stands (empty when it was never written)."""
 
+    def compact(self, name: str, *, above: int) -> int:
+        """Join small files where there are more than this; returns how many files went.
+
+        Rows and their order of writing stay, and readers see one commit. What went is deleted
+        later, when nobody can be reading it.
+        """
+
     def derived(self, name: str) -> list[str]:
         """The names of the columns that writers added to those of the table."""
 

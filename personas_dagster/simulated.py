@@ -111,6 +111,9 @@ class WithLedger:
     def files(self, name: str) -> list[str]:
         return self._of(name).files(name)
 
+    def compact(self, name: str, *, above: int) -> int:
+        return self._of(name).compact(name, above=above)
+
     def derived(self, name: str) -> list[str]:
         return self._of(name).derived(name)
 

@@ -34,6 +34,7 @@ Progress = Callable[[int, int], None]
 _EXAMPLES = 20
 _HISTORY, _USUAL_FROM = 20, 3  # syncs that are looked back to; how many make something usual
 _ALL_SYNCS = 2**62
+_MOST_FILES = 64  # of the ledger; each sync that sends something adds one or two
 _HOURLY = dt.timedelta(hours=1)
 
 
@@ -221,6 +222,7 @@ class _Job:
         report.failed_attempts = delivery.failed_attempts
         report.stopped = str(delivery.stopped) if delivery.stopped else None
         outbox.flush()
+        lake.compact("ledger", above=_MOST_FILES)
         self._close(state, outbox, report, report.stopped)
         if isinstance(delivery.stopped, Unauthorized):
             raise Unauthorized(

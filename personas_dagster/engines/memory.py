@@ -45,6 +45,9 @@ class MemoryLake:
     def files(self, name: str) -> list[str]:
         return []
 
+    def compact(self, name: str, *, above: int) -> int:
+        return 0
+
     def derived(self, name: str) -> list[str]:
         return []
 

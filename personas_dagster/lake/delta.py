@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction
 from pyarrow.fs import PyFileSystem, copy_files
@@ -18,6 +18,9 @@ from personas_dagster.errors import LakeUnavailable
 from personas_dagster.interfaces import Data
 from personas_dagster.lake.tables import TABLES, Table
 
+# Files of this size are left alone, so that what is joined again and again stays small.
+_COMPACTED_BYTES = 32_000_000
+_KEPT_HOURS = 24 * 7  # files that went stay as long as a reader could need them
 _WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=122_880)
 
 
@@ -142,6 +145,19 @@ class DeltaLake:
     def files(self, name: str) -> list[str]:
         table = self._open(name)
         return [] if table is None else [_local(uri) for uri in table.file_uris()]
+
+    def compact(self, name: str, *, above: int) -> int:
+        table = None if self._is_pinned(name) else self._open(name)
+        if table is None or len(table.file_uris()) <= above:
+            return 0
+        try:
+            done = table.optimize.compact(target_size=_COMPACTED_BYTES, writer_properties=_WRITER)
+            table.vacuum(retention_hours=_KEPT_HOURS, dry_run=False)
+        except CommitFailedError:  # somebody else is at it
+            return 0
+        except (DeltaError, OSError) as error:
+            raise _unavailable(name, self.root, error) from error
+        return int(done["numFilesRemoved"])
 
     def derived(self, name: str) -> list[str]:
         """The names of the columns that writers added to those of the table."""

@@ -41,6 +41,9 @@ class Overlay:
     def files(self, name: str) -> list[str]:
         return (self._over if name in self._names else self._base).files(name)
 
+    def compact(self, name: str, *, above: int) -> int:
+        return self._writable(name).compact(name, above=above)
+
     def derived(self, name: str) -> list[str]:
         return (self._over if name in self._names else self._base).derived(name)
 

@@ -71,7 +71,7 @@ def test_not_written_anywhere(
     account = simulator(kind, key=MARKER)
     settings = secret(account.settings(served.add(kind, account)))
     for n in range(3):
-        world.person(f"p{n}", user_id=f"u{n}", email=f"{n}@example.com")
+        world.person(f"p{n}", user_id=f"user-{n}", email=f"{n}@example.com")
     world.members["buyers"] = set(world.people)
     shown = _failures(world, kind, settings, account)
     good = open_destination(kind, settings)

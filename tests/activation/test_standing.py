@@ -139,3 +139,14 @@ def test_recipient_that_another_took_over_ends_when_both_have_left(
     assert world.tool.told == [("shared", False), ("u2", False)]
     world.sync(QUIET, allow={"c": "a test"})
     assert touched(world) == []
+
+
+def test_the_ledger_stays_few_files(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_MOST_FILES", 4)
+    world.person("p1", user_id="u1")
+    for n in range(12):
+        world.traits["computed_trait", "spend"] = {"p1": n}
+        assert world.sync(spend()).confirmed == 1
+        assert len(world.lake.files("ledger")) <= 4
+    assert [row for (row,) in world.ledger("value")] == [str(n) for n in range(12)]
+    assert world.sync(spend()).requests == 0

@@ -240,3 +240,19 @@ def test_adopt_that_was_killed_before_its_commit(
     assert children(lake) == []
     assert lake.adopt("merges", "candidate_merges", once=("identity", 1)) == 1
     assert children(lake) == ["a"]
+
+
+def test_small_files_are_joined(lake: DeltaLake) -> None:
+    for n in range(6):
+        lake.append("audience_memberships", members(f"p{n}"), once=("writer", n))
+    held = lake.at(lake.versions())
+    files = lake.files("audience_memberships")
+    assert lake.compact("audience_memberships", above=6) == 0
+    assert lake.compact("audience_memberships", above=5) == 6
+    assert len(lake.files("audience_memberships")) == 1
+    assert names(lake) == [f"p{n}" for n in range(6)]
+    assert lake.append("audience_memberships", members("again"), once=("writer", 5)) == 0
+    assert names(held) == names(lake)  # readers of before still find their files
+    assert all(Path(file).exists() for file in files)
+    assert held.compact("audience_memberships", above=0) == 0
+    assert lake.compact("ledger", above=0) == 0
