@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
-SLOW_SECONDS = 1.0  # longer than the clients of these tests wait
+SLOW_SECONDS = 0.4  # longer than the clients of these tests wait
 _ANSWER = "HTTP/1.1 {} X\r\nContent-Length: {}\r\n{}\r\n{}"
 
 
