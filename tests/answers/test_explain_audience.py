@@ -54,8 +54,8 @@ def test_why_in(shop: Place) -> None:
 def test_why_not(shop: Place) -> None:
     found = explain(shop.space, "regulars", "user_id:bob")
     assert (found.outcome, found.member_since) == (False, None)
-    assert [(part["outcome"], part["value"]) for part in found.tree["of"]] == [(True, True),
-                                                                              (False, 1)]  # fmt: skip
+    parts = [(part["outcome"], part["value"]) for part in found.tree["of"]]
+    assert parts == [(True, True), (False, 1)]
     assert ids(found.tree["of"][1]) == ["bob-order-5"]
 
 
