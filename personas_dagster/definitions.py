@@ -24,7 +24,7 @@ from personas_dagster.assets import (
 from personas_dagster.assets.keys import Names
 from personas_dagster.resources import SpaceResource
 from personas_dagster.resources.space import declared
-from personas_dagster.sensors import alerts, arrivals, deliveries, jobs
+from personas_dagster.sensors import alerts, arrivals, deliveries, hubs, jobs
 from personas_dagster.spaces import open_space
 
 # Backfill policies and code references are marked beta; both are pinned by `dagster<1.14`.
@@ -57,6 +57,7 @@ def build(root: Path | str = ".", space: str | None = None, **overrides: Any) ->
         *arrivals.sync_sensors(opened, syncs),
         alerts.alert_sensor(opened, [*specs, *assets]),
         *deliveries.delivery_sensors(opened),
+        hubs.hub_sensor(opened),
     ]
     parts: dict[str, Any] = {
         "assets": [*specs, *assets],

@@ -176,6 +176,11 @@ def check(space: Space) -> Verdict | None:
     return identity_loads.check_load(space.lake, space.engine, space.state, space.rules)
 
 
+def hubs(space: Space) -> list[dict[str, Any]]:
+    """Identifiers of the candidates that would join unusually many profiles; for a person."""
+    return identity_loads.hubs(space.state)
+
+
 def apply(space: Space, *, now: dt.datetime) -> identity_loads.Applied | None:
     """Write the candidates that passed to the graph."""
     return identity_loads.apply_load(space.lake, space.engine, space.state, now=now)

@@ -1,5 +1,7 @@
 """The identity graph: candidates, the checks that guard them, the graph."""
 
+import shlex
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -10,9 +12,13 @@ from personas_dagster.assets.attempts import for_good, never_again
 from personas_dagster.assets.keys import Names, owners
 from personas_dagster.errors import CheckFailed
 from personas_dagster.identity.guard import CHECKS
+from personas_dagster.masking import mask_id
 from personas_dagster.resources import SpaceResource
+from personas_dagster.spaces import Space
 
 GROUP = "identity"
+HUBS = "hub_identifiers"
+_HUBS_TOLD = 5
 
 
 def assets(names: Names) -> list[dg.AssetsDefinition]:
@@ -45,7 +51,7 @@ def assets(names: Names) -> list[dg.AssetsDefinition]:
                 "merges_prevented": show.bars(
                     dict(proposal.dropped_by_limit), title="identifiers dropped, by limit"
                 ),
-                "hub_identifiers": show.table(proposal.hubs),
+                "hub_identifiers": show.table([_proposed(hub) for hub in proposal.hubs]),
             }
         )
 
@@ -91,7 +97,7 @@ def assets(names: Names) -> list[dg.AssetsDefinition]:
 
 
 def checks(names: Names) -> list[dg.AssetChecksDefinition]:
-    """The one blocking check: its suite holds all rules that guard merges."""
+    """The blocking check, whose suite holds all rules that guard merges, and one on hubs."""
 
     @dg.asset_check(
         asset=names.key("merge_candidates"),
@@ -127,4 +133,40 @@ def checks(names: Names) -> list[dg.AssetChecksDefinition]:
             },
         )
 
-    return [merge_guard]
+    @dg.asset_check(
+        asset=names.key("merge_candidates"),
+        name=HUBS,
+        description="No identifier stands beside unusually many others (`hub_degree`): a shared "
+        "device, a team mailbox. Nothing changes until a person decides.",
+    )
+    def hub_identifiers(context: dg.AssetCheckExecutionContext, space: SpaceResource) -> Any:
+        held = space.hold(context)
+        found = refresh.hubs(held)
+        new = [hub for hub in found if hub["new"]]
+        lines = [
+            f"{hub['type']}:{_shown(held, hub)} stands beside {hub['degree']} others"
+            for hub in new[:_HUBS_TOLD]
+        ]
+        return dg.AssetCheckResult(
+            passed=not found,
+            severity=dg.AssetCheckSeverity.WARN,
+            description="; ".join(lines) or f"{len(found)} hubs, all known from earlier loads",
+            metadata={
+                "new": len(new),
+                "hubs": show.table([_proposed(hub) for hub in found]),
+            },
+        )
+
+    return [merge_guard, hub_identifiers]
+
+
+def _shown(space: Space, hub: Mapping[str, Any]) -> str:
+    """A hub's value; masked for those without the permission `pii`, since alerts repeat it."""
+    value = str(hub["value"])
+    return value if space.operator_has_pii else mask_id(str(hub["type"]), value)
+
+
+def _proposed(hub: Mapping[str, Any]) -> dict[str, Any]:
+    """A hub with what a person may do about it."""
+    name = shlex.quote(f"{hub['type']}:{hub['value']}")
+    return {**hub, "decide": f"personas identity block {name} (or allow)"}

@@ -130,7 +130,8 @@ def apply_load(lake: Lake, engine: Engine, state: State, *, now: dt.datetime) ->
     if row["status"] == "refused":
         raise CheckFailed(
             f"load {row['load_id']} stays out of the graph: {row['reason']}; mend the identity "
-            "rules or the source, then refresh: its messages are taken up again"
+            "rules or the source, then refresh: its messages are taken up again; or let them pass "
+            "once (`personas identity pass`)"
         )
     if row["status"] == "proposed":
         raise CheckFailed(
@@ -252,6 +253,30 @@ def _digests_before(state: State, load_id: int) -> dict[str, str] | None:
     if not found:
         return dict.fromkeys(GRAPH_TABLES, combine([]))
     return found[0]["digests"] or None
+
+
+def hubs(state: State) -> list[dict[str, Any]]:
+    """The hubs of the load that waits: type, value, degree, and whether they are `new`.
+
+    New are those that none of the trailing loads had.
+    """
+    row = _waiting(state)
+    if row is None:
+        return []
+    query = (
+        sa.select(identity_loads.c.counts)
+        .where(identity_loads.c.status.in_(_DONE))
+        .order_by(identity_loads.c.load_id.desc())
+        .limit(_TRAILING)
+    )
+    told = {
+        (hub["type"], hub["value"])
+        for earlier in state.rows(query)
+        for hub in earlier["counts"].get("hubs", ())
+    }
+    return [
+        {**hub, "new": (hub["type"], hub["value"]) not in told} for hub in row["counts"]["hubs"]
+    ]
 
 
 def passed_trivially(load_id: int) -> Verdict:

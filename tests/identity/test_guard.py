@@ -9,12 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from personas_dagster.errors import CheckFailed
+from personas_dagster.errors import CheckFailed, PersonasError
 from personas_dagster.identity import loads
+from personas_dagster.identity.deciding import Deciding, let_refused_pass
 from personas_dagster.identity.guard import CHECKS, Finding, judge
 from personas_dagster.identity.rules import IdentityRules, TypeRule
 from personas_dagster.lake import TABLES
-from tests.identity.graph import Graph, Message, assert_same, message
+from tests.identity.graph import NOW, Graph, Message, assert_same, message
 from tests.identity.oracle import Oracle
 
 Row = dict[str, Any]
@@ -189,6 +190,38 @@ def test_a_refused_load_stays_out_and_is_taken_up_again(graph: Graph) -> None:
     oracle.take(PEOPLE)
     oracle.take([JOIN, message(6, userId="u6")])
     assert_same(graph, oracle)
+
+
+def let_pass(graph: Graph) -> None:
+    let_refused_pass(Deciding(graph.lake, graph.engine, graph.state, "test", NOW, "ann", "checked"))
+
+
+def test_a_person_lets_a_refused_load_pass_once(graph: Graph) -> None:
+    graph.take(*PEOPLE)
+    graph.rules = IdentityRules(max_profile_identifiers=2)
+    with pytest.raises(PersonasError, match="no load was refused"):
+        let_pass(graph)
+    graph.land([JOIN])
+    graph.propose()
+    assert "blob" in failed(graph)
+    let_pass(graph)
+    # Its messages pass, with what came since; the decision is spent by that.
+    graph.land([message(6, userId="u6")])
+    graph.run()
+    oracle = Oracle(graph.rules)
+    oracle.take(PEOPLE)
+    oracle.take([JOIN, message(6, userId="u6")])
+    assert_same(graph, oracle)
+    graph.land([message(7, userId="u2", anonymousId="a7")])
+    graph.propose()
+    assert "blob" in failed(graph)
+
+
+def test_what_would_break_the_graph_never_passes(proposed: Graph) -> None:
+    plant(proposed, "identifiers", lambda rows: [*rows, {**rows[0], "value": "a1"}])
+    assert "shared_identifier" in failed(proposed)
+    with pytest.raises(PersonasError, match=r"would break the graph \(shared_identifier\)"):
+        let_pass(proposed)
 
 
 def test_nothing_is_applied_unchecked(proposed: Graph) -> None:

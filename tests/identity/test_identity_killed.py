@@ -10,9 +10,11 @@ import pytest
 
 from personas_dagster.events import resolved
 from personas_dagster.identity import loads
+from personas_dagster.identity.deciding import Deciding, decide
 from tests.identity.conftest import NewGraph
-from tests.identity.graph import NOW, Graph, Message, message
+from tests.identity.graph import NOW, Graph, Message, assert_same, message
 from tests.identity.nasty import RULES
+from tests.identity.oracle import Oracle
 from tests.identity.test_identity_oracle import worlds
 
 
@@ -28,6 +30,7 @@ class Fuse:
         for owner, name in (
             (type(graph.lake), "append"),
             (type(graph.lake), "replace"),
+            (type(graph.lake), "adopt"),
             (loads, "_update"),
         ):
             monkeypatch.setattr(owner, name, self._around(getattr(owner, name)))
@@ -116,3 +119,48 @@ def test_compaction_changes_no_row(new_graph: NewGraph, monkeypatch: pytest.Monk
     assert compact(graph) == ["2024-01"]
     assert len(graph.lake.files("events")) == 1
     assert graph.tables() == before
+
+
+def due_rebuild(graph: Graph, identifier: tuple[str, str]) -> None:
+    """A detachment is recorded; what it sets going waits for the next run."""
+    place = Deciding(graph.lake, graph.engine, graph.state, "test", NOW, "ann")
+    decide(place, "detach", ("users", *identifier), graph.rules)
+
+
+@pytest.mark.slow
+def test_a_rebuild_killed_at_any_step(
+    parts: list[list[Message]],
+    new_graph: NewGraph,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Readers at the versions of before see the graph of before; the next run ends it."""
+    rules = RULES["aliases merge"]
+    waiting, oracle = new_graph(rules), Oracle(rules)
+    for part in parts:
+        waiting.take(*part)
+        oracle.take(part)
+    crowded = [name for name, profile in oracle.holders.items() if len(profile.seen) > 3]
+    (_, identifier) = min(name for name in crowded if name[0] == "users")
+    oracle.decide("detach", "users", *identifier, NOW)
+    before, versions = waiting.tables(), waiting.lake.versions()
+    due_rebuild(waiting, identifier)
+    step, finished = 0, False
+    while not finished:
+        step += 3
+        graph = waiting.copy(tmp_path / str(step))
+        with monkeypatch.context() as patched:
+            fuse = Fuse(patched, graph)
+            fuse.left, fuse.after = step, bool(step % 2)
+            try:
+                graph.run_due()
+                finished = True
+            except Killed:
+                pass
+        published = graph.copy(tmp_path / f"{step}-published")
+        published.lake = published.lake.at(versions)
+        assert published.tables() == before
+        done = graph.run_due()
+        assert finished == (done is None)
+        assert_same(graph, oracle)
+    assert step > 20

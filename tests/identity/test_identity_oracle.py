@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
 
 import pytest
@@ -10,8 +12,11 @@ from tests.identity.conftest import NewGraph
 from tests.identity.graph import Message, assert_same
 from tests.identity.nasty import RULES, world
 from tests.identity.oracle import Oracle
+from tests.identity.scenes import scene_stream
 
-WORLDS, LENGTH = 350, 14
+# Streams per set of rules and generator. `PERSONAS_ORACLE_STREAMS=4000 pytest ...` for a long run.
+WORLDS, LENGTH = int(os.environ.get("PERSONAS_ORACLE_STREAMS", "350")), 14
+SCENES = max(1, WORLDS // 10)
 
 
 def worlds(name: str, count: int = WORLDS, length: int = LENGTH) -> list[Message]:
@@ -37,6 +42,21 @@ def test_streams_as_one_load(name: str, new_graph: NewGraph) -> None:
         applied = divided.take(*part)
     assert_same(divided, oracle)
     assert applied.digests == digests
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_scenes(name: str, new_graph: NewGraph) -> None:
+    """Shared devices, team mailboxes, late bridges: in loads in order, some of one message."""
+    rng = random.Random(f"scenes {name}")
+    found = [m for seed in range(1, SCENES + 1) for m in scene_stream(seed, rng)]
+    found.sort(key=lambda m: (m["receivedAt"], m["messageId"]))
+    oracle, graph = Oracle(RULES[name]), new_graph(RULES[name])
+    cuts = sorted({0, 1, *(rng.randrange(len(found)) for _ in range(3)), len(found)})
+    for start, end in itertools.pairwise(cuts):
+        oracle.take(found[start:end])
+        graph.take(*found[start:end])
+    assert len(oracle.drops) > SCENES
+    assert_same(graph, oracle)
 
 
 @pytest.mark.parametrize("name", RULES)
