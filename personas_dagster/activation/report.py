@@ -90,7 +90,8 @@ class SyncReport:
     sync_id: int | None
     dry_run: bool
     connections: dict[str, ConnectionReport] = field(default_factory=dict)
-    requests: int = 0
+    requests: int = 0  # that were to send something
+    checked: int = 0  # that asked what is there, before a first sync
     recovered: int = 0
     failed_attempts: Counter[str] = field(default_factory=Counter)  # what was said -> attempts
     stopped: str | None = None

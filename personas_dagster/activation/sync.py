@@ -209,6 +209,7 @@ class _Job:
 
         async def go() -> None:
             await delivery.check(new)
+            report.checked = pace.requests
             if delivery.stopped is None:
                 difference.hold([*report.held, *delivery.needs])
                 await delivery.run(self._parcels(difference, sync_id))
@@ -218,7 +219,7 @@ class _Job:
         except BaseException as error:
             self._close(state, outbox, report, type(error).__name__)
             raise
-        report.requests = pace.requests
+        report.requests = pace.requests - report.checked
         report.failed_attempts = delivery.failed_attempts
         report.stopped = str(delivery.stopped) if delivery.stopped else None
         outbox.flush()

@@ -106,6 +106,19 @@ def test_first_sync_shows_on_its_assets(project: Project) -> None:
     assert "webhook" not in due(project.space(), now=now())
 
 
+def test_what_must_exist_first_fails_for_good_and_stays_due(project: Project) -> None:
+    where = "sensors/connections/spenders_to_lists.yaml"
+    project.amend(where, "lists}", "lists, list_id: '9404'}")
+    result = project.run("sync_lists")
+    project.amend(where, ", list_id: '9404'}", "}")
+    assert "there is no list with the id 9404" in reason(result)
+    assert project.instance.get_runs(limit=1)[0].tags["dagster/max_retries"] == "0"
+    delivered = evaluated(result)[("spenders_to_lists", "delivered")]
+    assert not delivered.passed and "9404" in str(delivered.description)
+    assert not result.get_asset_materialization_events()
+    assert "lists" in due(project.space(), now=now())
+
+
 def test_lists_are_synced_at_their_own_pace(project: Project) -> None:
     assert not reason(project.run("sync_lists"))
     project.put(*orders(range(300, 305), revenue=500, day=2), name="more.jsonl")
