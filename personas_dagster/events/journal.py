@@ -66,7 +66,21 @@ class JournalFile:
             if not self._torn:
                 _hand_over(self._file, self.path)
         finally:
-            os.close(self._file)
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the file as it is."""
+        os.close(self._file)
+
+
+def probe(folder: Path) -> None:
+    """An OSError when no messages can be kept in `folder` now. Leaves nothing behind."""
+    file = JournalFile(folder, "probe")
+    try:
+        file.append(b"\n" * _BLOCK)
+    finally:
+        file.path.unlink(missing_ok=True)
+        file.close()
 
 
 def recover(incoming: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from personas_dagster.events.journal import JournalFile
+from personas_dagster.events.journal import JournalFile, probe
 from personas_dagster.serving import logs, metrics
 from personas_dagster.serving.errors import ApiError
 
@@ -55,7 +55,7 @@ class Journal:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._wake = asyncio.Event()
         self._ending = False
-        self._failure: str | None = None
+        self._failing: Path | None = None
 
     @contextmanager
     def room(self) -> Iterator[Callable[[int], None]]:
@@ -96,8 +96,19 @@ class Journal:
         await asyncio.shield(waiting.done)
 
     def unready(self) -> str | None:
-        """Why messages cannot be taken now, None when they can."""
-        return self._failure
+        """Why messages cannot be taken now, None when they can. Blocks for a write at most.
+
+        After a failure the disk is asked again: perhaps nobody sends until this says that it can.
+        """
+        folder = self._failing
+        if folder is None:
+            return None
+        try:
+            probe(folder)
+        except OSError as error:
+            return f"messages cannot be written to disk: {error.strerror}"
+        self._failing = None
+        return None
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._run())
@@ -118,7 +129,11 @@ class Journal:
                 pass
             self._wake.clear()
             round_, self._waiting = self._waiting, {}
-            failed = await loop.run_in_executor(self._thread, self._write, round_)
+            try:
+                failed = await loop.run_in_executor(self._thread, self._write, round_)
+            except Exception as error:  # a defect: nobody waits for ever, and the next round comes
+                logs.tell("journal failed", level=logging.ERROR, **logs.exception(error))
+                failed = dict.fromkeys(round_, _not_kept())
             for folder, waiting in round_.items():
                 if folder in failed:
                     waiting.done.set_exception(failed[folder])
@@ -140,14 +155,11 @@ class Journal:
             try:
                 self._file(folder).append(b"".join(waiting.parts))
             except Exception as error:  # whatever it is, those who wait hear of it
-                self._failure = f"messages cannot be written to disk: {type(error).__name__}"
+                self._failing = folder
                 logs.tell("journal failed", level=logging.ERROR, **logs.exception(error))
-                failed[folder] = ApiError(
-                    503, "messages cannot be kept now; send it again later",
-                    headers={"Retry-After": "5"},
-                )  # fmt: skip
+                failed[folder] = _not_kept()
             else:
-                self._failure = None
+                self._failing = None
                 metrics.SYNC_SECONDS.observe(_clock() - began)
         due = [
             folder
@@ -171,6 +183,12 @@ class Journal:
                 self._open.pop(folder).file.finish()
             except OSError as error:  # it stays, and is finished by whoever looks next
                 logs.tell("journal failed", level=logging.ERROR, **logs.exception(error))
+
+
+def _not_kept() -> ApiError:
+    return ApiError(
+        503, "messages cannot be kept now; send it again later", headers={"Retry-After": "5"}
+    )
 
 
 def _clock() -> float:

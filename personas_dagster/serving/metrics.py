@@ -7,7 +7,9 @@ workers (`server.run` does).
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import psutil
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     REGISTRY,
@@ -17,7 +19,7 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 REQUESTS = Counter(
     "personas_http_requests", "Requests that were answered", ["method", "route", "status"]
@@ -48,8 +50,11 @@ WAITING_BYTES = Gauge(
 
 def exposition() -> tuple[bytes, str]:
     """All numbers as text, and its content type."""
-    registry = REGISTRY
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+    registry, folder = REGISTRY, os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder:
+        for path in Path(folder).glob("gauge_live*_*.db"):
+            if not psutil.pid_exists(pid := int(path.stem.rpartition("_")[2])):
+                mark_process_dead(pid, folder)  # type: ignore[no-untyped-call]
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry), CONTENT_TYPE_LATEST

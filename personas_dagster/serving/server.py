@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _HANDED = "PERSONAS_SERVE"
 _GRACE_SECONDS = 30
+_START_SECONDS = 120  # a worker that does not answer for so long is replaced
 _KEEP_ALIVE_SECONDS = 75  # longer than the minute that load balancers keep a connection
 
 
@@ -102,6 +103,7 @@ def run(settings: Settings) -> None:
             access_log=False,
             server_header=False,
             ws="none",
+            timeout_worker_healthcheck=_START_SECONDS,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from personas_dagster.events import journal
-from personas_dagster.events.journal import JournalFile, recover
+from personas_dagster.events.journal import JournalFile, probe, recover
 
 NOW = dt.datetime(2024, 6, 1, 12, tzinfo=dt.UTC)
 WRITER = """
@@ -137,3 +137,18 @@ def test_other_files_know_no_refused_lines(intake: Any) -> None:
     path = intake.root / "some.jsonl"
     path.write_bytes(journal.refused("message_too_large", "found much", b"{}") + b"\n")
     assert intake.take_files(path).reasons == {"not_json": 1}
+
+
+def test_a_probe_leaves_nothing_and_says_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe(tmp_path / "web")
+    assert files(tmp_path) == []
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        probe(tmp_path / "web")
+    assert files(tmp_path) == []

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.place import COMMAND
-from tests.serving.serving_place import ENV
+from tests.serving.serving_place import ENV, METRICS_TOKEN
 
 
 def free_port() -> int:
@@ -41,7 +41,7 @@ class ServerProcess:
             self.process = subprocess.Popen(
                 command,
                 cwd=self.root,
-                env={**os.environ, **ENV},
+                env={**os.environ, **ENV, "PERSONAS_METRICS_TOKEN": METRICS_TOKEN},
                 stderr=log,
                 start_new_session=True,
             )
@@ -68,7 +68,11 @@ class ServerProcess:
         return self.process.wait(60)
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -11,6 +11,7 @@ from tests.place import NOW, Place
 
 KEY, OTHER_KEY = "key-of-web", "key-of-web-elsewhere"
 ENV = {"WEB_KEY": KEY, "WEB_KEY_ELSEWHERE": OTHER_KEY}
+METRICS_TOKEN = "let-me-see"
 ELSEWHERE = """\
 lake: {location: .personas/elsewhere/lake}
 state: {url: "sqlite:///.personas/elsewhere/state.db"}

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from personas_dagster.project.loader import load_project
@@ -19,7 +20,7 @@ from personas_dagster.serving.server import Settings, prepare
 from personas_dagster.spaces import open_space
 from tests.place import COMMAND, NOW, Place
 from tests.serving.server_process import ServerProcess, free_port
-from tests.serving.serving_place import ENV, KEY, stored, take_in, web_place
+from tests.serving.serving_place import ENV, KEY, METRICS_TOKEN, stored, take_in, web_place
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,6 +87,11 @@ def test_what_was_accepted_is_finished_before_the_end(
             sender.start()
         while len(accepted) < 200:
             threading.Event().wait(0.01)
+        numbers = httpx.get(f"{server.url}/metrics", auth=(METRICS_TOKEN, "")).text
+        found = re.search(
+            r'^personas_messages_total{source="web",space="main"} (.+)', numbers, re.M
+        )
+        assert found and float(found[1]) >= 200  # of all workers
         ending.set()
         assert server.stop() == 0
         for sender in senders:

@@ -359,9 +359,11 @@ def test_a_disk_that_takes_nothing(
         patched.setattr("personas_dagster.serving.journal.JournalFile.append", full)
         answer = client.post("/v1/track", json=TRACK, auth=AUTH)
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
-        assert client.get("/readyz").status_code == 503
+        unready = client.get("/readyz")
+        assert unready.status_code == 503
+        assert "No space left" in unready.json()["error"]["message"]
+    assert client.get("/readyz").status_code == 200  # without a message that would tell
     assert client.post("/v1/track", json=TRACK, auth=AUTH).json() == SUCCESS
-    assert client.get("/readyz").status_code == 200
     assert len(arrived(place, client)) == 1
 
 
