@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from personas_dagster import access, masking
+from personas_dagster.activation.connection import Connection, Kind, problems
 from personas_dagster.activation.destination import Abilities
 from personas_dagster.destinations import DESTINATIONS
 from personas_dagster.engines import DuckDBEngine
@@ -223,7 +224,7 @@ def data_folder(root: Path) -> Path:
 
 
 def destination_problems(project: Project) -> list[Problem]:
-    """What the tools themselves say about the settings of their destinations.
+    """What the tools themselves say about the settings of their destinations, and what they take.
 
     Secrets are not read: a stand-in takes their place.
     """
@@ -237,6 +238,7 @@ def destination_problems(project: Project) -> list[Problem]:
         try:
             for name in literal_secrets(declared.model):
                 found.append(document.problem(("settings", name), SECRET_FOUND))
+            found += _connection_problems(project, declared.model)
         except ValidationError as error:
             found += wording.problems(
                 error, document, BaseModel, under=("settings",), with_values=False
@@ -244,6 +246,29 @@ def destination_problems(project: Project) -> list[Problem]:
         except PersonasError as error:
             found.append(document.problem(("settings",), str(error)))
     return found
+
+
+def _connection_problems(project: Project, destination: models.Destination) -> Iterator[Problem]:
+    """Connections that lead to a destination which cannot take them."""
+    abilities = abilities_of(destination)
+    for declared in project.connections.values():
+        model = declared.model
+        of = project.audiences.get(model.key) or project.computed_traits.get(model.key)
+        if model.destination != destination.name or not (of or model.trait):
+            continue
+        kind: Kind = "audience" if model.audience else "computed_trait" if of else "sql_trait"
+        made = Connection(
+            name=model.name,
+            destination=model.destination,
+            key=model.key,
+            kind=kind,
+            collection=of.model.collection if of else "users",
+            forms=tuple(model.send or ()),
+            alias=model.alias,
+            list_id=model.list_id,
+        )
+        for text in problems(made, abilities):
+            yield declared.document.problem((kind.split("_")[-1],), text)
 
 
 def abilities_of(model: models.Destination) -> Abilities:

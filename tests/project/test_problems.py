@@ -246,3 +246,32 @@ def test_folders_in_folders(place: Place) -> None:
     place.write("assets/audiences/email/newsletter.yaml", BIG)
     project, found = read_project(place.root)
     assert not found and list(project.audiences) == ["newsletter"]
+
+
+LISTS = "type: iterable_lists\nsettings:\n  api_key: {env: ITERABLE_KEY}\n"
+
+
+@pytest.mark.parametrize(
+    ("connection", "wanted"),
+    [
+        (
+            "destination: lists\ntrait: spent\n",
+            "2:1: trait: connection c: destination lists takes ",
+        ),
+        ("audience: big\ndestination: hook\nlist_id: '4'\n", "1:1: audience: connection c: destin"),
+        ("audience: big\ndestination: hook\nalias: true\n", "does not know alias"),
+        ("audience: big\ndestination: hook\nsend: [group]\n", "cannot take group of users"),
+    ],
+)
+def test_what_a_destination_cannot_take_is_said_at_once(
+    place: Place, connection: str, wanted: str
+) -> None:
+    place.write("assets/audiences/big.yaml", BIG)
+    place.write("assets/computed_traits/spent.yaml", "query: event('Order').count()\n")
+    place.write("resources/destinations/hook.yaml", WEBHOOK)
+    place.write("resources/destinations/lists.yaml", LISTS)
+    place.write("sensors/connections/c.yaml", connection)
+    (problem,) = problems(place)
+    assert wanted in problem and "sensors/connections/c.yaml" in problem
+    place.write("sensors/connections/c.yaml", "audience: big\ndestination: lists\nlist_id: '4'\n")
+    assert problems(place) == []
