@@ -73,14 +73,19 @@ class Graph:
     """What the tests drive."""
 
     def __init__(
-        self, folder: Path, rules: IdentityRules | None = None, *, state: Path | None = None
+        self,
+        folder: Path,
+        rules: IdentityRules | None = None,
+        *,
+        state: Path | None = None,
+        url: str | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if state is not None:
             shutil.copy(state, folder / "state.db")
         self.folder = folder
         self.rules = rules or IdentityRules()
-        self.state = State(f"sqlite:///{folder}/state.db")
+        self.state = State(url or f"sqlite:///{folder}/state.db")
         self.lake = DeltaLake(folder / "lake")
         self.engine = DuckDBEngine(threads=2)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+from pathlib import Path
 
 import pytest
 
@@ -240,6 +241,22 @@ def test_what_cannot_be_decided(graph: Graph) -> None:
     graph.decide("block", "anonymous_id", "x")
     with pytest.raises(PersonasError, match="anonymous_id:x is blocked already"):
         graph.decide("block", "anonymous_id", "x")
+
+
+@pytest.mark.postgres
+def test_on_postgresql(tmp_path: Path, postgres_url: str) -> None:
+    both = Both(Graph(tmp_path, url=postgres_url))
+    try:
+        both.take(*SHARED)
+        both.decide("block", "email", "e@x.com")
+        both.take(message(5, userId="u2", properties={"email": "e@x.com"}))
+        both.decide("detach", "anonymous_id", "kiosk")
+        both.decide("delete", "anonymous_id", "own", at=LATER)
+        both.take(message(6, userId="u2", anonymousId="own", at=2 * HOUR))
+        both.rebuild(both.graph.rules, by_time=True)
+        both.same()
+    finally:
+        both.graph.state.close()
 
 
 @pytest.mark.slow
