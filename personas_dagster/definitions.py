@@ -17,6 +17,7 @@ from personas_dagster.assets import (
     computed,
     destinations,
     events,
+    history,
     identity,
     profiles,
     sql_traits,
@@ -46,6 +47,7 @@ def build(root: Path | str = ".", space: str | None = None, **overrides: Any) ->
         *identity.assets(names),
         *computed.assets(opened, names),
         *by_sql,
+        *history.assets(opened, names),
         *profiles.assets(opened, names),
         *destinations.assets(opened, names),
     ]

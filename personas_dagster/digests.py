@@ -15,6 +15,15 @@ from personas_dagster.lake.tables import TABLES
 from personas_dagster.spaces import Space
 
 TRAITS = ("custom_traits", "computed_traits", "sql_traits")
+_AS_THEY_ARE = (
+    "raw_events",
+    "rejected_events",
+    "audience_changes",
+    "trait_history",
+    "audience_history",
+    "history_sizes",
+    "ledger",
+)
 _VALUE = ("collection", "profile_id", "key", "value")
 _MEMBER = ("audience", "collection", "profile_id", "entered_at")
 # A message keeps the profile it was resolved to; how far that is from the root is a matter of
@@ -36,11 +45,11 @@ def digests(space: Space, lake: DeltaLake | None = None) -> dict[str, str]:
     """
     with space.session(space.lake if lake is None else lake) as session:
         found = graph_digests(session)
-        for name in ("raw_events", "rejected_events", "events", "audience_changes", "ledger"):
+        for name in (*_AS_THEY_ARE, "events"):
             session.view(name)
         session.run(_EVENTS)
         found["events"] = digest(session, "events_of_roots", _content("events"))
-        for name in ("raw_events", "rejected_events", "audience_changes", "ledger"):
+        for name in _AS_THEY_ARE:
             found[name] = digest(session, name, _content(name))
         for name in TRAITS:
             found[name] = digest(session, f"current_{name}", _VALUE)

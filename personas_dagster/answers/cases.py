@@ -31,7 +31,7 @@ from personas_dagster.project import models
 from personas_dagster.project.declared import Declared, query_definitions
 from personas_dagster.query import Definition, check, evaluate, plan
 from personas_dagster.spaces import Space
-from personas_dagster.traits.custom import Promotion, custom_values, show_custom_values
+from personas_dagster.traits.custom import custom_values, show_custom_values
 from personas_dagster.traits.world import prepare_values, prepare_world
 
 _MOST_NAMES = 5
@@ -78,13 +78,12 @@ def run(space: Space) -> Ran:
     for key, declared, _ in found:
         for index, case in enumerate(declared.model.tests):
             cases += 1
-            problems += _run(space.rules, space.promotions, among, key, declared, index, case)
+            problems += _run(space, among, key, declared, index, case)
     return Ran(cases, problems)
 
 
 def _run(
-    rules: IdentityRules,
-    promote: Sequence[Promotion],
+    space: Space,
     among: Mapping[str, Definition],
     key: str,
     declared: Declared[Any],
@@ -94,9 +93,9 @@ def _run(
     try:
         lake = MemoryLake()
         with memory_session(lake) as session:
-            _take(session, lake, rules, case)
+            _take(session, lake, space.rules, case)
         with memory_session(lake) as session:
-            _evaluate(session, promote, among, key, case.at)
+            _evaluate(session, space, among, key, case.at)
             _compare(session, among[key], case.expect)
     except _Failed as failed:
         name = f"«{case.name}»: " if case.name else ""
@@ -148,7 +147,7 @@ def _plain(value: object) -> str:
 
 def _evaluate(
     session: Session,
-    promote: Sequence[Promotion],
+    space: Space,
     among: Mapping[str, Definition],
     key: str,
     at: dt.datetime,
@@ -156,7 +155,7 @@ def _evaluate(
     """Leave `results` of the definition and of all that it references."""
     views.prepare(session)
     prepare_values(session, defined=list(among))
-    custom_values(session, as_of=at, promote=promote)
+    custom_values(session, as_of=at, promote=space.promotions, conflicts=space.conflicts)
     show_custom_values(session)
     prepare_world(session, as_of=at)
     chosen, waiting = {key: among[key]}, [among[key]]

@@ -10,6 +10,8 @@ import dagster as dg
 from personas_dagster.identity.rebuilding import Rebuilt
 
 _MOST_BARS = 60
+_MOST_LINES = 12
+_FEW_POINTS = 40
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> dg.MetadataValue[Any]:
@@ -69,6 +71,39 @@ def rebuilt(done: Rebuilt | None) -> dict[str, Any]:
         **{f"{name}_after_rebuild": rows for name, rows in done.rows.items()},
         "digests_after_rebuild": dg.MetadataValue.json(dict(done.digests)),
     }
+
+
+def lines(values: Mapping[str, Mapping[Any, float]], *, title: str) -> dg.MetadataValue[Any]:
+    """A line for each name over the same days, as a picture in Markdown; the largest twelve."""
+    if not values:
+        return dg.MetadataValue.md("nothing to draw")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    largest = sorted(values, key=lambda name: (-max(values[name].values(), default=0), name))
+    figure = Figure(figsize=(9, 3.4), dpi=80)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for name in sorted(largest[:_MOST_LINES]):
+        by_day = values[name]
+        style = "o-" if len(by_day) < _FEW_POINTS else "-"
+        axes.plot(list(by_day), list(by_day.values()), style, label=name, markersize=3)
+    axes.legend(fontsize=7, frameon=False)
+    axes.set_ylim(bottom=0)
+    axes.tick_params(labelsize=7)
+    axes.set_title(title, fontsize=9, loc="left")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.autofmt_xdate()
+    return _picture(figure, title)
+
+
+def _picture(figure: Any, title: str) -> dg.MetadataValue[Any]:
+    figure.tight_layout()
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    encoded = base64.b64encode(picture.getvalue()).decode()
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{encoded})")
 
 
 def size(count: int) -> dg.MetadataValue[Any]:

@@ -1,9 +1,10 @@
-"""Commands about one definition: preview, explain, export."""
+"""Commands about one definition: preview, explain, history, export."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +17,7 @@ from rich.tree import Tree
 
 from personas_dagster.answers import explain as explaining
 from personas_dagster.answers import export as exporting
+from personas_dagster.answers import history as historic
 from personas_dagster.answers import preview as previewing
 from personas_dagster.cli.shell import (
     AsOfOption,
@@ -55,6 +57,7 @@ RowsOption = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     app.command()(preview)
+    app.command()(history)
     explain = typer.Typer(no_args_is_help=True, help="Why something is as it is.")
     explain.command("audience")(explain_audience)
     app.add_typer(explain, name="explain")
@@ -106,6 +109,33 @@ def preview(
             f"{found.overlap.audience}"
         )
     emit(found.as_json())
+
+
+def history(
+    key: KeyArgument,
+    first: Annotated[
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day.")
+    ] = None,
+    last: Annotated[
+        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="The last day.")
+    ] = None,
+    project: ProjectOption = Path(),
+    space: SpaceOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """How large an audience (or how common a trait) was on each day that was backfilled.
+
+    Example: personas history big_spenders --from 2026-01-01
+    """
+    shell = Shell(project, space, quiet, verbose)
+    found = historic.sizes(
+        shell.space, key, first=first.date() if first else None, last=last.date() if last else None
+    )
+    largest = max(*found.values(), 1)
+    for day, number in found.items():
+        shell.say(f"{day} {'█' * round(40 * number / largest):<40} {number:,}")
+        emit({"key": key, "day": day, "profiles": number})
 
 
 def explain_audience(

@@ -11,6 +11,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 from personas_dagster.interfaces import Session
 
 _JUMP = """
@@ -54,12 +56,30 @@ _VIEWS = (
 )
 
 
-def prepare(session: Session) -> None:
-    """Create the graph's relations from the lake's identity tables."""
-    session.view("stored_profiles", "profiles")
-    session.view("stored_links", "account_links")
-    session.view("identifiers")
-    session.view("merges")
+_KNOWN = {
+    "stored_profiles": ("profiles", "created_at"),
+    "stored_links": ("account_links", "first_at"),
+    "identifiers": ("identifiers", "first_seen_at"),
+    "merges": ("merges", "merged_at"),
+}
+
+
+def prepare(session: Session, *, known_at: dt.datetime | None = None) -> None:
+    """Create the graph's relations from the lake's identity tables.
+
+    `known_at`: the graph of the messages that had been received by then.
+    """
+    for name, (table, since) in _KNOWN.items():
+        if known_at is None:
+            session.view(name, table)
+        else:
+            session.view(f"all_{name}", table)
+            session.run(
+                f"CREATE OR REPLACE TEMP TABLE known_{name} AS "
+                f"SELECT * FROM all_{name} WHERE {since} <= $1",
+                [known_at],
+            )
+            session.run(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM known_{name}")
     roots(session)
     for statement in _VIEWS:
         session.run(statement)

@@ -238,6 +238,45 @@ _ALL = [
         bookkeeping=("run_id", "refresh_id"),
     ),
     _table(
+        "trait_history",
+        "Computed traits as of the beginning of each day (UTC) that was backfilled.",
+        {
+            "day": pa.date32(),
+            "as_of": INSTANT,
+            "knowledge": pa.string(),
+            "collection": pa.string(),
+            "profile_id": pa.string(),
+            "key": pa.string(),
+            "value": JSON,
+        },
+        partition_by=("day",),
+    ),
+    _table(
+        "audience_history",
+        "Who was in which audience as of the beginning of each day (UTC) that was backfilled.",
+        {
+            "day": pa.date32(),
+            "as_of": INSTANT,
+            "knowledge": pa.string(),
+            "audience": pa.string(),
+            "collection": pa.string(),
+            "profile_id": pa.string(),
+        },
+        partition_by=("day",),
+    ),
+    _table(
+        "history_sizes",
+        "How many profiles each day of the two histories has, also where that is none.",
+        {
+            "day": pa.date32(),
+            "as_of": INSTANT,
+            "knowledge": pa.string(),
+            "kind": pa.string(),
+            "key": pa.string(),
+            "profiles": pa.int64(),
+        },
+    ),
+    _table(
         "ledger",
         "What each destination confirmed: the last row of a connection and recipient holds.",
         {

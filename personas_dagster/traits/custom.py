@@ -79,15 +79,31 @@ def custom_values(
     `conflicts`: of keys, which value a merged profile has; see `conflicts.settle`.
     The session must have the graph's relations.
     """
+    gather(session, until=as_of, promote=promote, of=of)
+    newest(session, conflicts=conflicts)
+
+
+def gather(
+    session: Session,
+    *,
+    until: dt.datetime,
+    promote: Sequence[Promotion] = (),
+    of: str | None = None,
+) -> None:
+    """Leave `said`: everything that messages said of custom traits up to an instant."""
     session.view("events")
     events = "events"
     if of is not None:
         some = exp.to_identifier(of, quoted=True).sql(dialect="duckdb")
         events = f"(SELECT * FROM events SEMI JOIN {some} USING (profile_id))"
-    session.run(_SAID.format(events=events), [as_of])
+    session.run(_SAID.format(events=events), [until])
     for item in promote:
         path = json_path(segments(item.property))
-        session.run(_PROMOTED.format(events=events), [as_of, item.key, item.event, path])
+        session.run(_PROMOTED.format(events=events), [until, item.key, item.event, path])
+
+
+def newest(session: Session, *, conflicts: Mapping[str, str] | None = None) -> None:
+    """Leave `custom_now` out of `said`."""
     session.run(_NEWEST)
     settle(session, conflicts or {})
 

@@ -138,8 +138,7 @@ def prepare_world(
     relation (profile_id, root_id) that messages and profiles are limited to.
     """
     layers = prepare_messages(session, typed, of=of)
-    only = f"SEMI JOIN {_quoted(of)} o ON o.root_id = g.profile_id" if of else ""
-    session.run(_PROFILES.format(only=only))
+    prepare_profiles(session, of=of)
     session.run("CREATE OR REPLACE TEMP VIEW account_links AS SELECT * FROM graph_links")
     prepare_traits(session, as_of=as_of, of=of)
     return layers
@@ -152,6 +151,12 @@ def prepare_messages(
     session.view("events")
     session.run(_MESSAGES.format(name="messages", table="events", typed="", **_roots("e", of)))
     return message_layers(session, typed, of=of)
+
+
+def prepare_profiles(session: Session, *, of: str | None = None) -> None:
+    """`profiles`, with what they are known by."""
+    only = f"SEMI JOIN {_quoted(of)} o ON o.root_id = g.profile_id" if of else ""
+    session.run(_PROFILES.format(only=only))
 
 
 def prepare_traits(

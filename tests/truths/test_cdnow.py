@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from personas_dagster import asking
+from personas_dagster.answers.history import backfill, sizes
 from personas_dagster.spaces import Space
 from tests.place import Place
 
@@ -33,6 +34,7 @@ AUDIENCES = {
     ),
     "exactly 1 order": f"{ORDERS}.count() = 1",
 }
+KEYS = [f"truth_{number}" for number in range(len(AUDIENCES))]
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,9 @@ def truth(real_data: Path) -> dict[str, Any]:
 def cdnow(new_place: Callable[[], Place], real_data: Path) -> Space:
     place = new_place()
     place.define(DEFINITIONS)
+    place.define(
+        {f"audiences/{key}": text for key, text in zip(KEYS, AUDIENCES.values(), strict=True)}
+    )
     space = place.space
     space.landing.land([real_data / "cdnow.jsonl.gz"], now=END)
     return place.refresh(as_of=END, space=space)
@@ -146,6 +151,41 @@ def test_active_by_quarter(cdnow: Space, truth: dict[str, Any]) -> None:
         for day in wanted
     }
     assert found == wanted
+
+
+def test_history_of_each_quarter(cdnow: Space, truth: dict[str, Any]) -> None:
+    """The same figures through the backfill, with the knowledge of then as of now."""
+    wanted = truth["audience_sizes_by_quarter_end_active_90d"]
+    days = [dt.date.fromisoformat(day) for day in wanted]
+    found = backfill(cdnow, days, owner="test", keys=["active", *KEYS])
+    assert {str(day): n for day, n in found.audiences["active"].items()} == wanted
+    last = [found.audiences[key][END.date()] for key in KEYS]
+    assert last == [truth["audiences_as_of_1998_07_01"][name] for name in AUDIENCES]
+    assert {str(day): n for day, n in sizes(cdnow, "active").items()} == wanted
+
+
+def test_history_as_known_then(cdnow: Space, truth: dict[str, Any]) -> None:
+    """Who had not ordered yet was not known; who had is the same person since."""
+    day = dt.date(1997, 7, 1)
+    then = backfill(cdnow, [day], owner="test", keys=["active"], knowledge="then")
+    assert (
+        then.audiences["active"][day] == truth["audience_sizes_by_quarter_end_active_90d"][str(day)]
+    )
+
+
+def test_history_of_traits(cdnow: Space, truth: dict[str, Any]) -> None:
+    backfill(cdnow, [END.date()], owner="test", audiences=False)
+    with cdnow.engine.session(cdnow.lake) as session:
+        session.view("trait_history")
+        totals = session.fetch(
+            "SELECT key, sum(value::DECIMAL(18, 2))::DOUBLE AS total FROM trait_history "
+            "WHERE day = '1998-07-01' GROUP BY key"
+        ).to_pylist()
+    assert {row["key"]: row["total"] for row in totals} == {
+        "orders": truth["orders"],
+        "revenue": truth["total_revenue"],
+        "cds": truth["total_cds"],
+    }
 
 
 def test_repeated_rows_are_orders(cdnow: Space, truth: dict[str, Any]) -> None:

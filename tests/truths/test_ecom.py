@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from personas_dagster import asking
+from personas_dagster.answers.history import backfill
 from personas_dagster.digests import digests
 from personas_dagster.spaces import Space
 from tests.place import Place
@@ -143,3 +144,14 @@ def test_same_input_same_digests(
 ) -> None:
     again = fill(new_place(), real_data / "ecom.jsonl.gz")
     assert digests(again) == digests(ecom)
+
+
+def test_history(ecom: Space, truth: dict[str, Any]) -> None:
+    """What the refresh found, through the backfill."""
+    day = AS_OF.date()
+    found = backfill(ecom, [day], owner="test")
+    assert {key: by_day[day] for key, by_day in found.audiences.items()} == {
+        "buyers": truth["buyers"],
+        "buyers_ge_2": truth["buyers_ge_2"],
+        "no_order": truth["profiles_with_add_and_no_order"],
+    }
