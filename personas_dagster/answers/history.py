@@ -36,11 +36,11 @@ Sizes = dict[str, dict[dt.date, int]]
 
 _TABLES = (
     """
-    CREATE OR REPLACE TEMP TABLE found_traits (day DATE, as_of TIMESTAMPTZ, knowledge VARCHAR,
+    CREATE OR REPLACE TEMP TABLE found_traits (history_date DATE, as_of TIMESTAMPTZ, knowledge VARCHAR,
         collection VARCHAR, profile_id VARCHAR, key VARCHAR, value VARCHAR)
     """,
     """
-    CREATE OR REPLACE TEMP TABLE found_audiences (day DATE, as_of TIMESTAMPTZ, knowledge VARCHAR,
+    CREATE OR REPLACE TEMP TABLE found_audiences (history_date DATE, as_of TIMESTAMPTZ, knowledge VARCHAR,
         audience VARCHAR, collection VARCHAR, profile_id VARCHAR)
     """,
 )
@@ -68,11 +68,13 @@ SELECT * FROM all_said
 WHERE timestamp <= $1 AND ($2::TIMESTAMPTZ IS NULL OR received_at <= $2)
 """
 _SIZES = """
-SELECT {key} AS key, day, count(*) AS n FROM {table} GROUP BY ALL ORDER BY ALL
+SELECT {key} AS key, history_date, count(*) AS n FROM {table} GROUP BY ALL ORDER BY ALL
 """
 _READ = """
-SELECT day, profiles FROM history_sizes
-WHERE key = $1 AND ($2::DATE IS NULL OR day >= $2) AND ($3::DATE IS NULL OR day <= $3) ORDER BY day
+SELECT history_date, profiles FROM history_sizes
+WHERE key = $1 AND ($2::DATE IS NULL OR history_date >= $2)
+  AND ($3::DATE IS NULL OR history_date <= $3)
+ORDER BY history_date
 """
 
 
@@ -226,7 +228,7 @@ def _write(
 ) -> None:
     """Put what was found in place of these days and keys; nothing else changes."""
     if keys:
-        rows = session.stream(f"SELECT * FROM {found} ORDER BY day, {key}, profile_id")
+        rows = session.stream(f"SELECT * FROM {found} ORDER BY history_date, {key}, profile_id")
         space.lake.replace(table, rows, where=_where(key, days, keys))
 
 
@@ -234,12 +236,12 @@ def _where(key: str, days: Sequence[dt.date], keys: Collection[str]) -> str:
     """Keys are snake_case: nothing in them needs quoting."""
     dates = ", ".join(f"'{day.isoformat()}'" for day in days)
     names = ", ".join(f"'{one}'" for one in sorted(keys))
-    return f"day IN ({dates}) AND {key} IN ({names})"
+    return f"history_date IN ({dates}) AND {key} IN ({names})"
 
 
 def _write_sizes(space: Space, done: Backfilled, knowledge: Knowledge) -> None:
     rows = [
-        {"day": day, "as_of": instant_of(day), "knowledge": knowledge, "kind": kind, "key": key,
+        {"history_date": day, "as_of": instant_of(day), "knowledge": knowledge, "kind": kind, "key": key,
          "profiles": number}
         for kind, held in (("audience", done.audiences), ("trait", done.traits))
         for key, by_day in held.items()
@@ -257,7 +259,7 @@ def _sizes(
     """A number for each day, 0 where nothing was found."""
     found: Sizes = {one: dict.fromkeys(days, 0) for one in sorted(keys)}
     for row in session.fetch(_SIZES.format(key=key, table=table)).to_pylist():
-        found[row["key"]][row["day"]] = row["n"]
+        found[row["key"]][row["history_date"]] = row["n"]
     return found
 
 
@@ -283,4 +285,4 @@ def sizes(
             f"no day of `{key}` is in the history; materialise a range of days of {table} in "
             "Dagster's UI"
         )
-    return {row["day"]: row["profiles"] for row in rows}
+    return {row["history_date"]: row["profiles"] for row in rows}

@@ -23,8 +23,8 @@ def stored(space: Space, table: str, key: str) -> dict[tuple[dt.date, str], set[
         rows = session.fetch(f"SELECT * FROM {table}").to_pylist()
     found: dict[tuple[dt.date, str], set[str]] = {}
     for row in rows:
-        assert row["as_of"] == instant_of(row["day"])
-        found.setdefault((row["day"], row[key]), set()).add(row["profile_id"])
+        assert row["as_of"] == instant_of(row["history_date"])
+        found.setdefault((row["history_date"], row[key]), set()).add(row["profile_id"])
     return found
 
 
@@ -97,7 +97,7 @@ def test_knowledge_of_then(place: Place) -> None:
     assert list(now.audiences["gold"].values()) == [1, 1, 1]
     with space.engine.session(space.lake) as session:
         session.view("trait_history")
-        rows = session.fetch("SELECT value FROM trait_history ORDER BY day").to_pylist()
+        rows = session.fetch("SELECT value FROM trait_history ORDER BY history_date").to_pylist()
     assert [row["value"] for row in rows] == ["2", "2", "2"]
     then = backfill(space, days, owner="test", knowledge="then")
     assert list(then.audiences["buyers"].values()) == [0, 1, 1]
@@ -105,10 +105,10 @@ def test_knowledge_of_then(place: Place) -> None:
     with space.engine.session(space.lake) as session:
         session.view("trait_history")
         rows = session.fetch(
-            "SELECT day, value, knowledge FROM trait_history ORDER BY day, value"
+            "SELECT history_date, value, knowledge FROM trait_history ORDER BY history_date, value"
         ).to_pylist()
     assert {row["knowledge"] for row in rows} == {"then"}
-    assert [(row["day"], row["value"]) for row in rows] == [
+    assert [(row["history_date"], row["value"]) for row in rows] == [
         (before, "1"), (between, "1"), (between, "1"), (after, "2"),
     ]  # fmt: skip
 

@@ -179,7 +179,7 @@ def test_history_of_traits(cdnow: Space, truth: dict[str, Any]) -> None:
         session.view("trait_history")
         totals = session.fetch(
             "SELECT key, sum(value::DECIMAL(18, 2))::DOUBLE AS total FROM trait_history "
-            "WHERE day = '1998-07-01' GROUP BY key"
+            "WHERE history_date = '1998-07-01' GROUP BY key"
         ).to_pylist()
     assert {row["key"]: row["total"] for row in totals} == {
         "orders": truth["orders"],
