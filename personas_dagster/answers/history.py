@@ -36,12 +36,12 @@ Sizes = dict[str, dict[dt.date, int]]
 
 _TABLES = (
     """
-    CREATE OR REPLACE TEMP TABLE found_traits (history_date DATE, as_of TIMESTAMPTZ, knowledge VARCHAR,
-        collection VARCHAR, profile_id VARCHAR, key VARCHAR, value VARCHAR)
+    CREATE OR REPLACE TEMP TABLE found_traits (history_date DATE, as_of TIMESTAMPTZ,
+        knowledge VARCHAR, collection VARCHAR, profile_id VARCHAR, key VARCHAR, value VARCHAR)
     """,
     """
-    CREATE OR REPLACE TEMP TABLE found_audiences (history_date DATE, as_of TIMESTAMPTZ, knowledge VARCHAR,
-        audience VARCHAR, collection VARCHAR, profile_id VARCHAR)
+    CREATE OR REPLACE TEMP TABLE found_audiences (history_date DATE, as_of TIMESTAMPTZ,
+        knowledge VARCHAR, audience VARCHAR, collection VARCHAR, profile_id VARCHAR)
     """,
 )
 _TRAITS = """
@@ -241,8 +241,8 @@ def _where(key: str, days: Sequence[dt.date], keys: Collection[str]) -> str:
 
 def _write_sizes(space: Space, done: Backfilled, knowledge: Knowledge) -> None:
     rows = [
-        {"history_date": day, "as_of": instant_of(day), "knowledge": knowledge, "kind": kind, "key": key,
-         "profiles": number}
+        {"history_date": day, "as_of": instant_of(day), "knowledge": knowledge, "kind": kind,
+         "key": key, "profiles": number}
         for kind, held in (("audience", done.audiences), ("trait", done.traits))
         for key, by_day in held.items()
         for day, number in by_day.items()
