@@ -136,12 +136,14 @@ def preview(
     *,
     as_of: dt.datetime | None = None,
     compare_with: str | None = None,
+    has_pii: bool | None = None,
 ) -> Preview:
     """Evaluate a definition on what the last refresh published, writing nothing.
 
-    `as_of`: by default the last refresh's. Without the permission `pii`, personal identifiers of
-    the sample are masked.
+    `as_of`: by default the last refresh's. Without the permission `pii` (by default the
+    operator's), personal identifiers and values of the sample are masked.
     """
+    has_pii = space.operator_has_pii if has_pii is None else has_pii
     started = time.perf_counter()
     as_of = as_of or last_instant(space)
     if compare_with is not None and compare_with not in space.audience_keys:
@@ -159,7 +161,7 @@ def preview(
             collection=definition.collection,
             as_of=as_of,
             size=size,
-            sample=_sample(space, session, definition) if size else (),
+            sample=_sample(session, definition, has_pii) if size else (),
             identifiers={row["type"]: round(row["n"] / size, 4) for row in types},
             overlap=_overlap(session, definition.key, compare_with) if compare_with else None,
             warnings=tuple(check(definition).warnings),
@@ -182,22 +184,24 @@ def _count(session: Session, key: str) -> int:
 
 
 def _sample(
-    space: Space, session: Session, definition: Definition
+    session: Session, definition: Definition, has_pii: bool
 ) -> tuple[Mapping[str, Any], ...]:
     rows = session.fetch(_SAMPLE.format(sample=SAMPLE), [definition.key]).to_pylist()
     return tuple(
         {
             "profile_id": row["profile_id"],
-            "external_ids": shown_ids(space, json.loads(row["ids"])),
-            "value": json.loads(row["value"]),
+            "external_ids": shown_ids(json.loads(row["ids"]), has_pii),
+            "value": json.loads(
+                row["value"] if has_pii else masking.mask_value(definition.query, row["value"])
+            ),
         }
         for row in rows
     )
 
 
-def shown_ids(space: Space, identifiers: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """Identifiers by type, as the operator may see them."""
-    if space.operator_has_pii:
+def shown_ids(identifiers: Mapping[str, list[str]], has_pii: bool) -> dict[str, list[str]]:
+    """Identifiers by type, as one with or without `pii` may see them."""
+    if has_pii:
         return dict(identifiers)
     return {
         kind: [masking.mask_id(kind, value) for value in values]

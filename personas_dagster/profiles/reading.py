@@ -41,11 +41,12 @@ _LINKS = (
     "ORDER BY l.to_profile_id LIMIT :limit"
 )
 _EVENTS = (
-    f"SELECT w.profile_id, {_AS_OF}, e.at, e.message_id, e.body FROM ({{who}}) w "
+    f"SELECT w.profile_id, {_AS_OF}, e.at, e.message_id, e.event, e.body FROM ({{who}}) w "
     "LEFT JOIN events e ON e.profile_id = w.profile_id "
     "AND e.at >= :start AND e.at < :end {more} ORDER BY e.at {sort}, e.message_id {sort} "
     "LIMIT :limit"
 )
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _END = 9_000_000_000_000_000_000
 
 
@@ -56,25 +57,56 @@ class Trait(msgspec.Struct, array_like=True):
     rank: int
     value: msgspec.Raw
     source_id: str | None
-    updated_at: str
+    updated: int
 
     @property
     def trait_class(self) -> str:
         return CLASSES[self.rank]
 
+    @property
+    def updated_at(self) -> str:
+        return instant(self.updated)
 
-class ExternalId(msgspec.Struct):
-    """An identifier as the Profile API shows it."""
 
-    source_id: str | None
-    collection: str
-    id: str
+class ExternalId(msgspec.Struct, array_like=True):
+    """An identifier as the store has it."""
+
     type: str
-    created_at: str
-    encoding: str
+    id: str
+    source_id: str | None
+    created: int
     first_message_id: str | None
 
+    @property
+    def created_at(self) -> str:
+        return instant(self.created)
 
+
+class EventBody(msgspec.Struct, array_like=True):
+    """What of a message is not in columns of its own."""
+
+    type: str
+    source_id: str | None
+    external_ids: list[tuple[str, str, str]]  # collection, type, id
+    properties: msgspec.Raw
+    context: msgspec.Raw
+
+
+@dataclass(frozen=True)
+class Event:
+    """A message of a profile; `at` is its time in microseconds since 1970."""
+
+    at: int
+    message_id: str
+    name: str | None
+    body: EventBody
+
+    @property
+    def timestamp(self) -> str:
+        return instant(self.at)
+
+
+_EVENT = msgspec.json.Decoder(EventBody)
 _TRAIT_LIST = msgspec.json.Decoder(list[Trait])
 _ID_LIST = msgspec.json.Decoder(list[ExternalId])
 _FACTS = msgspec.json.Decoder(dict[str, Any])
@@ -137,8 +169,8 @@ def metadata(store: ProfileStore, wanted: Wanted) -> tuple[Found, dict[str, Any]
         return None
     created, updated, first, first_source, last, last_source = found.rows[0]
     return found, {
-        "created_at": _text(created),
-        "updated_at": _text(updated),
+        "created_at": created and instant(created),
+        "updated_at": updated and instant(updated),
         "expires_at": None,
         "first_message_id": first,
         "first_source_id": first_source,
@@ -159,8 +191,8 @@ def links(
 
 def events(
     store: ProfileStore, wanted: Wanted, asked: EventsWanted
-) -> tuple[Found, list[tuple[int, str, str]]] | None:
-    """Events, of which the store keeps 14 days: microseconds since 1970, message id, body."""
+) -> tuple[Found, list[Event]] | None:
+    """Events, of which the store keeps 14 days."""
     more, parameters = [], dict[str, Any](limit=asked.limit)
     if asked.after:
         more.append(f"AND (e.at, e.message_id) {'>' if asked.ascending else '<'} (:at, :message)")
@@ -183,7 +215,11 @@ def events(
     )
     if found is None:
         return None
-    return found, [(at, message, body) for at, message, body in found.rows if body]
+    return found, [
+        Event(at, message, name, _EVENT.decode(body))
+        for at, message, name, body in found.rows
+        if body
+    ]
 
 
 def _find(
@@ -211,8 +247,7 @@ def _micros(instant: dt.datetime) -> int:
     return int(instant.timestamp() * 1_000_000)
 
 
-def _text(micros: int | None) -> str | None:
-    if micros is None:
-        return None
-    instant = dt.datetime.fromtimestamp(0, dt.UTC) + dt.timedelta(microseconds=micros)
-    return instant.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def instant(micros: int) -> str:
+    """ISO 8601, UTC."""
+    found = _EPOCH + dt.timedelta(microseconds=micros)
+    return found.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

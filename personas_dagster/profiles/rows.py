@@ -1,8 +1,10 @@
 """What goes into a profile store, made by the engine: one row with a JSON body per profile.
 
 What belongs here: SQL over the graph's relations, `trait_values` and `members`. No row passes
-through Python. Bodies: traits are `[[key, class, value, source_id, updated_at], ...]` by key and
-class (`CLASSES`), external IDs and events are objects as the Profile API shows them.
+through Python. Bodies are JSON arrays, instants in them whole microseconds since 1970:
+traits `[[key, class, value, source_id, updated_at], ...]` by key and class (`CLASSES`),
+external IDs `[[type, id, source_id, created_at, first_message_id], ...]` by time,
+an event `[type, source_id, [[collection, type, id], ...], properties, context]`.
 """
 
 from __future__ import annotations
@@ -18,13 +20,6 @@ from personas_dagster.interfaces import Session
 
 CLASSES = ("audience", "computed_trait", "sql_trait", "custom_trait")
 """By rank: of two values under one key, the first class is shown."""
-
-_INSTANT = "strftime({}, '%Y-%m-%dT%H:%M:%S.%fZ')"
-
-
-def _instant(column: str) -> str:
-    return _INSTANT.format(column)
-
 
 # Whoever was ever in and is no more: false since the last exit.
 _SHOWN_VALUES = """
@@ -43,10 +38,10 @@ FROM (
     ) f ANTI JOIN members m ON m.audience = f.audience AND m.profile_id = f.profile_id
 ) a LEFT JOIN defined_audiences d ON d.key = a.audience
 """
-TRAITS = f"""
+TRAITS = """
 SELECT profile_id, '[' || string_agg(
     '[' || to_json(key)::VARCHAR || ',' || class || ',' || value || ','
-    || coalesce(to_json(source_id)::VARCHAR, 'null') || ',"' || {_instant("updated_at")} || '"]',
+    || coalesce(to_json(source_id)::VARCHAR, 'null') || ',' || epoch_us(updated_at) || ']',
     ',' ORDER BY key, class) || ']' AS body
 FROM shown_values GROUP BY profile_id ORDER BY profile_id
 """
@@ -81,15 +76,13 @@ IDENTIFIERS = """
 SELECT i.type, i.value, i.collection, i.profile_id
 FROM graph_identifiers i {of} ORDER BY i.type, i.value, i.collection
 """
-EXTERNAL_IDS = f"""
+EXTERNAL_IDS = """
 SELECT profile_id, '[' || string_agg(
-    '{{{{"source_id":' || coalesce(to_json(source_id)::VARCHAR, 'null')
-    || ',"collection":"' || collection || '","id":' || to_json(value)::VARCHAR
-    || ',"type":' || to_json(type)::VARCHAR
-    || ',"created_at":"' || {_instant("first_seen_at")} || '","encoding":"none"'
-    || ',"first_message_id":' || coalesce(to_json(first_message_id)::VARCHAR, 'null') || '}}}}',
+    '[' || to_json(type)::VARCHAR || ',' || to_json(value)::VARCHAR
+    || ',' || coalesce(to_json(source_id)::VARCHAR, 'null') || ',' || epoch_us(first_seen_at)
+    || ',' || coalesce(to_json(first_message_id)::VARCHAR, 'null') || ']',
     ',' ORDER BY first_seen_at, type, value) || ']' AS body
-FROM graph_identifiers i {{of}} GROUP BY profile_id ORDER BY profile_id
+FROM graph_identifiers i {of} GROUP BY profile_id ORDER BY profile_id
 """
 LINKS = """
 SELECT user_profile_id AS profile_id, account_profile_id AS to_profile_id,
@@ -154,19 +147,15 @@ FROM raw_events r
 _EVENTS = f"""
 SELECT coalesce(p.parent_id, e.profile_id) AS profile_id, epoch_us(x.timestamp) AS at,
        x.message_id, x.event,
-       '{{"external_ids":' || to_json(list_sort(list_distinct([
-           {{'collection': i.collection, 'type': i.type, 'id': i.id, 'encoding': 'none'}}
+       '["' || x.message_type || '",' || coalesce(to_json(x.source_id)::VARCHAR, 'null') || ','
+       || to_json(list_sort(list_distinct([[i.collection, i.type, i.id]
            FOR i IN {_IDS}
                || coalesce([{{'collection': o.collection, 'type': o.type, 'id': o.value}}
                    FOR o IN from_json(x.others, '[{{"collection":"VARCHAR","type":"VARCHAR",
                                                     "value":"VARCHAR"}}]')], [])
            IF i.id <> '' AND i.type <> ''])))::VARCHAR
-       || ',"context":' || coalesce(nullif(x.shown_context, ''), '{{}}')
-       || ',"type":"' || x.message_type || '","message_id":' || to_json(x.message_id)::VARCHAR
-       || ',"source_id":' || coalesce(to_json(x.source_id)::VARCHAR, 'null')
-       || ',"timestamp":"' || {_instant("x.timestamp")}
-       || '","properties":' || coalesce(nullif(x.shown_properties, ''), '{{}}')
-       || ',"event":' || coalesce(to_json(x.event)::VARCHAR, 'null') || '}}' AS body
+       || ',' || coalesce(nullif(x.shown_properties, ''), '{{}}')
+       || ',' || coalesce(nullif(x.shown_context, ''), '{{}}') || ']' AS body
 FROM (
     SELECT message_id, received_at, source_id, profile_id FROM recent_events
     WHERE profile_id IS NOT NULL

@@ -35,7 +35,8 @@ STAGED: Mapping[str, str] = {
     "new_profiles": "profile_id TEXT, collection TEXT, created_at BIGINT, first_message_id TEXT, "
     "first_source_id TEXT",
     "new_last": "profile_id TEXT, updated_at BIGINT, last_message_id TEXT, last_source_id TEXT",
-    "new_parents": "child_id TEXT PRIMARY KEY, profile_id TEXT",
+    # Without a key, so that SQLite goes from these rows to the large tables' keys.
+    "new_parents": "child_id TEXT, profile_id TEXT",
     "new_identifiers": "type TEXT, value TEXT, collection TEXT, profile_id TEXT",
     "new_external_ids": "profile_id TEXT, body TEXT",
     "touched": "profile_id TEXT",

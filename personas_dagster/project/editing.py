@@ -40,7 +40,7 @@ def changed(text: str, fields: Mapping[str, Any]) -> str:
         if value is None:
             data.pop(name, None)
         elif name not in data or data[name] != value:
-            data[name] = _plain(value)
+            data[name] = _plain(name, value)
     out = io.StringIO()
     yaml.dump(data, out)
     return out.getvalue()
@@ -57,12 +57,22 @@ def write(path: Path, text: str) -> None:
     partial.replace(path)
 
 
-def _plain(value: Any) -> Any:
-    """Texts of several lines and lists as people write them."""
-    if isinstance(value, str) and "\n" in value:
+def _plain(name: str, value: Any) -> Any:
+    """Queries and lists as people write them."""
+    if name == "query" and _is_block(value):
         return LiteralScalarString(value if value.endswith("\n") else value + "\n")
     if isinstance(value, list | tuple):
         found = CommentedSeq(value)
         found.fa.set_flow_style()
         return found
     return value
+
+
+def _is_block(value: Any) -> bool:
+    """Whether a text of several lines stays as it is in YAML's block style."""
+    if not isinstance(value, str) or "\n" not in value.strip():
+        return False
+    lines = value.rstrip("\n").split("\n")
+    return value[:1] not in " \n" and all(
+        line.isprintable() and line == line.rstrip() for line in lines
+    )

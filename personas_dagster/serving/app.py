@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from personas_dagster import __version__
 from personas_dagster.serving import (
+    definitions_api,
     errors,
     openapi,
     operations,
@@ -66,6 +67,7 @@ def build(
     app.include_router(tracking.router(keys, journal, now=now))
     authority = Authority(spaces)
     app.include_router(profile_api.router(authority))
+    app.include_router(definitions_api.router(authority, now=now))
     # Further surfaces add their routers here.
     app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]
     app.add_middleware(CrossOrigin)

@@ -6,6 +6,7 @@ as an unknown token is.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ class Authority:
 
     def __init__(self, spaces: Mapping[str, Space]) -> None:
         self.spaces = spaces
+        self._known: dict[str, tuple[int | None, dict[bytes, access.Token]]] = {}
         self._limiters = {name: _limiter(space) for name, space in spaces.items()}
 
     def needs(self, *roles: str) -> Callable[..., Awaitable[Caller]]:
@@ -61,9 +63,7 @@ class Authority:
         async def caller(request: Request, space: str) -> Caller:
             text = presented(request.headers.get("authorization"))
             opened = self.spaces.get(space)
-            token = None
-            if text and opened is not None:
-                token = await reading(opened, lambda: access.find(opened.state, space, text))
+            token = await self._find(opened, text) if text and opened is not None else None
             if token is None or opened is None:
                 raise ApiError(401, "a valid access token of this space is needed")
             request.state.facts.update(space=space, token=token.name)
@@ -73,6 +73,23 @@ class Authority:
             return Caller(opened, token)
 
         return caller
+
+    async def _find(self, space: Space, text: str) -> access.Token | None:
+        """The token. One that was found is known as long as nobody wrote to the state."""
+        mark = space.state.mark()
+        if mark is None:
+            return await reading(space, lambda: access.find(space.state, space.name, text))
+        known_at, known = self._known.get(space.name, (None, {}))
+        if known_at != mark:
+            known = {}
+            self._known[space.name] = (mark, known)
+        digest = hashlib.sha256(text.encode()).digest()
+        if digest not in known:
+            token = access.find(space.state, space.name, text)
+            if token is None:
+                return None
+            known[digest] = token
+        return known[digest]
 
     async def _count(self, space: Space) -> None:
         if not self._limiters[space.name].try_acquire(space.name, blocking=False):

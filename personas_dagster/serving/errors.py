@@ -53,9 +53,10 @@ class ApiError(PersonasError):
         *,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         self.status, self.code = status, code or _CODES[status]
-        self.headers = dict(headers or {})
+        self.headers, self.details = dict(headers or {}), dict(details or {})
         super().__init__(message)
 
 
@@ -83,7 +84,9 @@ def answer(error: ApiError) -> JSONResponse:
     headers = error.headers
     if error.status == 401:
         headers = {"WWW-Authenticate": 'Basic realm="personas"', **headers}
-    return JSONResponse(body(error.code, str(error)), error.status, headers)
+    content = body(error.code, str(error))
+    content["error"].update(error.details)
+    return JSONResponse(content, error.status, headers)
 
 
 def translate(error: Exception) -> ApiError:

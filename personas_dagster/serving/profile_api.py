@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from personas_dagster import masking
 from personas_dagster.profiles import reading
-from personas_dagster.profiles.reading import EventsWanted, ExternalId, Found, Trait, Wanted
+from personas_dagster.profiles.reading import Event, EventsWanted, ExternalId, Found, Trait, Wanted
 from personas_dagster.serving import errors
 from personas_dagster.serving.authority import Authority, Caller
 from personas_dagster.serving.errors import ApiError
@@ -134,7 +134,7 @@ def router(authority: Authority) -> APIRouter:
         return _answer(
             found,
             {
-                "data": [_external_id(one, caller.has_pii) for one in page],
+                "data": [_external_id(one, collection, caller.has_pii) for one in page],
                 "cursor": _cursor(caller, collection, found, "external_ids", limit, last, options),
             },
         )
@@ -164,17 +164,14 @@ def router(authority: Authority) -> APIRouter:
         wanted = Wanted(collection, identifier)
         found, held = _there(await caller.ask(reading.events, caller.space.profiles, wanted, asked))
         page = held[:limit]
-        last = f"{page[-1][0]}::{page[-1][1]}" if len(held) > limit else ""
+        last = f"{page[-1].at}::{page[-1].message_id}" if len(held) > limit else ""
         options = {
             "include": include, "exclude": exclude, "start": start, "end": end, "sort": sort,
         }  # fmt: skip
         return _answer(
             found,
             {
-                "data": [
-                    _event(body, collection, found.profile_id, caller.has_pii)
-                    for _, _, body in page
-                ],
+                "data": [_event(one, collection, found.profile_id, caller.has_pii) for one in page],
                 "cursor": _cursor(caller, collection, found, "events", limit, last, options),
             },
         )
@@ -213,7 +210,7 @@ def router(authority: Authority) -> APIRouter:
                 "data": [
                     {
                         "to_collection": kind,
-                        "external_ids": [_external_id(one, caller.has_pii) for one in ids],
+                        "external_ids": [_external_id(one, kind, caller.has_pii) for one in ids],
                     }
                     for _, kind, ids in page
                 ],
@@ -338,18 +335,43 @@ def _trait(one: Trait, has_pii: bool, verbose: bool) -> Any:
     return {"value": value, "source_id": one.source_id, "updated_at": one.updated_at}
 
 
-def _external_id(one: ExternalId, has_pii: bool) -> ExternalId:
-    if not has_pii:
-        one.id = masking.mask_id(one.type, one.id)
-    return one
+def _external_id(one: ExternalId, collection: str, has_pii: bool) -> dict[str, Any]:
+    return {
+        "source_id": one.source_id,
+        "collection": collection,
+        "id": one.id if has_pii else masking.mask_id(one.type, one.id),
+        "type": one.type,
+        "created_at": one.created_at,
+        "encoding": "none",
+        "first_message_id": one.first_message_id,
+    }
 
 
-def _event(body: str, collection: str, profile_id: str, has_pii: bool) -> msgspec.Raw:
-    """The message as it was stored, and whose it is."""
-    if not has_pii:
-        facts: dict[str, Any] = msgspec.json.decode(body)
-        for one in facts["external_ids"]:
-            one["id"] = masking.mask_id(one["type"], one["id"])
-        body = masking.mask_text(msgspec.json.encode(facts).decode())
-    related = msgspec.json.encode({collection: profile_id}).decode()
-    return msgspec.Raw(f'{body[:-1]},"related":{related}}}'.encode())
+def _event(one: Event, collection: str, profile_id: str, has_pii: bool) -> dict[str, Any]:
+    """The message, and whose it is."""
+    ids = [
+        {
+            "collection": of,
+            "type": kind,
+            "id": value if has_pii else masking.mask_id(kind, value),
+            "encoding": "none",
+        }
+        for of, kind, value in one.body.external_ids
+    ]
+    return {
+        "external_ids": ids,
+        "context": _raw(one.body.context, has_pii),
+        "type": one.body.type,
+        "message_id": one.message_id,
+        "source_id": one.body.source_id,
+        "timestamp": one.timestamp,
+        "properties": _raw(one.body.properties, has_pii),
+        "event": one.name,
+        "related": {collection: profile_id},
+    }
+
+
+def _raw(value: msgspec.Raw, has_pii: bool) -> msgspec.Raw:
+    if has_pii:
+        return value
+    return msgspec.Raw(masking.mask_text(bytes(value).decode()).encode())

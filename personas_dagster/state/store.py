@@ -33,6 +33,7 @@ class State:
         if self.url.get_backend_name() == "sqlite" and self.url.database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
         self._engine = sa.create_engine(self.url, pool_pre_ping=True)
+        self._watcher: sa.Connection | None = None
         if self.url.get_backend_name() == "sqlite":
             sa.event.listen(self._engine, "connect", _sqlite_settings)
         self._migrate()
@@ -126,7 +127,23 @@ class State:
                 )
             )
 
+    def mark(self) -> int | None:
+        """A number that is another one once anybody has written; None where it is not known.
+
+        To be asked by one thread. What was read under the same number holds still.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return None
+        with self._translated():
+            if self._watcher is None:
+                self._watcher = self._engine.connect()
+            found: int = self._watcher.exec_driver_sql("PRAGMA data_version").scalar_one()
+            return found
+
     def close(self) -> None:
+        if self._watcher is not None:
+            self._watcher.close()
+            self._watcher = None
         self._engine.dispose()
 
 
