@@ -12,6 +12,24 @@ RETRIES_TAG = "dagster/max_retries"
 STRATEGY_TAG = "dagster/retry_strategy"
 
 
+@dg.failure_hook(required_resource_keys={"space"})
+def failed_attempt(context: dg.HookContext) -> None:
+    """Each attempt of a run that fails is in the audit trail; syncs write theirs themselves."""
+    space = context.resources.space
+    run = context.instance.get_run_by_id(context.run_id)
+    tags = run.tags if run else {}
+    error = context.op_exception
+    what = "sql_traits" if context.job_name == "sql_traits" else "refresh"
+    space.open().state.audit(
+        what,
+        space.space,
+        at=space.now(),
+        attempt=int(tags.get("dagster/retry_number", "0")) + 1,
+        outcome="failed",
+        reason=f"{context.op.name}: {error.__cause__ or error}" if error else context.op.name,
+    )
+
+
 def refresh_job(space: Space, names: Names) -> Any:
     """Everything from landing to memberships. raw_events' partitions are told by landing."""
     keys = [
@@ -35,6 +53,7 @@ def refresh_job(space: Space, names: Names) -> Any:
         selection=dg.AssetSelection.assets(*keys),
         description="Messages in, identities joined, traits and audiences computed.",
         tags=_tags(space, {REFRESH_TAG: space.name}),
+        hooks={failed_attempt},
     )
 
 
@@ -45,6 +64,7 @@ def sql_traits_job(space: Space, names: Names) -> Any:
         selection=dg.AssetSelection.assets(*map(names.sql_trait, space.sql_traits)),
         description="SQL traits, from their warehouses.",
         tags=_tags(space, {REFRESH_TAG: space.name}),
+        hooks={failed_attempt},
     )
 
 

@@ -2,11 +2,13 @@
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 
 from personas_dagster import alerting
 from personas_dagster.definitions import build
 from personas_dagster.errors import Unavailable
 from personas_dagster.samples.receiver import Receiver
+from personas_dagster.state.schema import audit
 from tests.rim.conftest import New
 from tests.rim.project import Project, order, reason
 
@@ -66,6 +68,13 @@ def test_what_failed_and_why(failed: Project) -> None:
     assert "destinations/webhook" in body.split("Affected")[1]
     assert "landing" not in body.split("Affected")[1]
     assert f"http://127.0.0.1:3000/runs/{run.run_id}" in body
+
+
+def test_a_failed_attempt_is_in_the_audit_trail(failed: Project) -> None:
+    rows = failed.space().state.rows(sa.select(audit).where(audit.c.outcome == "failed"))
+    (row,) = [row for row in rows if row["what"] == "refresh"]
+    assert (row["subject"], row["attempt"]) == ("development", 1)
+    assert "merge_guard" in row["reason"]
 
 
 def test_not_before_the_last_attempt(failed: Project) -> None:
