@@ -96,5 +96,9 @@ class Engine(Protocol):
 
     dialect: str
 
-    def session(self, lake: Lake) -> AbstractContextManager[Session]:
-        """A session on the lake as it stands."""
+    def session(self, lake: Lake, *, memory: str | None = None) -> AbstractContextManager[Session]:
+        """A session on the lake as it stands.
+
+        Beyond `memory`, a size such as "1GB", work goes to disk, unless the engine's own settings
+        say another size.
+        """

@@ -34,6 +34,7 @@ Progress = Callable[[int, int], None]
 _EXAMPLES = 20
 _HISTORY, _USUAL_FROM = 20, 3  # syncs that are looked back to; how many make something usual
 _ALL_SYNCS = 2**62
+_MEMORY = "1GB"  # what a sync's tables take of it at most, however large the audience
 _MOST_FILES = 64  # of the ledger; each sync that sends something adds one or two
 _HOURLY = dt.timedelta(hours=1)
 
@@ -101,12 +102,12 @@ def sync(
     job.check()
     outbox = Outbox(state, lake, destination_name, now)
     if dry_run:
-        with engine.session(lake) as session:
+        with engine.session(lake, memory=_MEMORY) as session:
             return job.rehearse(session, outbox)
     lease = state.lease(
         f"destination:{destination_name}", owner=owner, holder=f"sync of {destination_name}"
     )
-    with lease, engine.session(lake) as session:
+    with lease, engine.session(lake, memory=_MEMORY) as session:
         return job.run(session, outbox, lake, state)
 
 

@@ -48,7 +48,7 @@ class DuckDBEngine:
         self.memory_limit = memory_limit
 
     @contextmanager
-    def session(self, lake: Lake) -> Iterator[DuckDBSession]:
+    def session(self, lake: Lake, *, memory: str | None = None) -> Iterator[DuckDBSession]:
         with tempfile.TemporaryDirectory(prefix="personas-spill-") as spill:
             settings: dict[str, Any] = {
                 "threads": self.threads,
@@ -57,8 +57,8 @@ class DuckDBEngine:
                 "autoinstall_known_extensions": False,
                 "TimeZone": "UTC",
             }
-            if self.memory_limit:
-                settings["memory_limit"] = self.memory_limit
+            if limit := self.memory_limit or memory:
+                settings["memory_limit"] = limit
             connection = duckdb.connect(":memory:", config=settings)
             try:
                 yield DuckDBSession(connection, lake)
