@@ -6,13 +6,18 @@ finished refresh; the ledger is read and written as it is now.
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
+from uuid import uuid4
 
+from personas_dagster.activation import deletion
 from personas_dagster.activation.connection import Connection, EventNames, Kind
 from personas_dagster.activation.destination import Destination
+from personas_dagster.activation.pace import SharedPace, limiter_of
 from personas_dagster.activation.report import SyncReport, Unusual
+from personas_dagster.activation.retries import Retries
 from personas_dagster.activation.sync import Progress, sync
 from personas_dagster.destinations import open_destination
 from personas_dagster.errors import PersonasError
@@ -112,6 +117,39 @@ def deliver(
         attempt=attempt,
         progress=progress,
     )
+
+
+def delete_people(
+    space: Space,
+    destination: str,
+    recipients: Sequence[Mapping[str, str]],
+    *,
+    now: dt.datetime,
+    retries: Retries | None = None,
+) -> str | None:
+    """Ask a destination to delete people for good; None where the tool cannot.
+
+    `recipients` are as the ledger has them. Says in one line, without personal data, what became
+    of it, also when the tool could not be reached, and leaves that in the audit trail. Nobody
+    syncs the destination meanwhile: raises `Busy` when somebody does.
+    """
+    tool = opened(space, destination)
+    if not tool.abilities.can_delete:
+        return None
+    state, tries = space.sync_state, retries or Retries()
+    lease = state.lease(
+        f"destination:{destination}", owner=uuid4().hex, holder=f"deletion at {destination}"
+    )
+    with lease:
+        limiter = limiter_of(state, destination, tool.abilities.requests_per_second)
+        pace = SharedPace(limiter, tries.sleep)
+        found = asyncio.run(deletion.delete(tool, recipients, pace=pace, retries=tries))
+    counts = {"deleted": found.done, "refused": found.refused, "unreachable": found.unreachable}
+    state.audit(
+        "deletion", destination, at=now, outcome="finished" if found.is_whole else "failed",
+        reason=found.said, counts=counts,
+    )  # fmt: skip
+    return found.said
 
 
 def failure(report: SyncReport) -> str | None:

@@ -24,6 +24,7 @@ from personas_dagster.activation.destination import (
     Destination,
     Message,
     Outcome,
+    Pace,
 )
 from personas_dagster.activation.messages import Change, Writer
 from personas_dagster.activation.outbox import Settled
@@ -191,6 +192,12 @@ class Delivery:
                 return
 
 
+class Sender(Protocol):
+    """What takes a batch: a destination, or a part of it."""
+
+    async def send(self, batch: Sequence[Message], pace: Pace) -> Sequence[Outcome]: ...
+
+
 class Dispatch:
     """The messages of one parcel on their way: how each ended.
 
@@ -199,12 +206,12 @@ class Dispatch:
 
     def __init__(
         self,
-        destination: Destination,
+        sender: Sender,
         pace: SharedPace,
         retries: Retries,
         failed_attempts: Counter[str],
     ) -> None:
-        self._destination, self._pace, self._retries = destination, pace, retries
+        self._sender, self._pace, self._retries = sender, pace, retries
         self._failed_attempts = failed_attempts
         self.outcomes: dict[str, Outcome] = {}
         self.in_doubt = False
@@ -233,7 +240,7 @@ class Dispatch:
         """One attempt. Settles what it can; raises for what is to be tried again."""
         try:
             with self._pace.turn() as turn:
-                outcomes = await self._destination.send(pending, turn)
+                outcomes = await self._sender.send(pending, turn)
         except (Throttled, Unavailable) as error:
             self.in_doubt |= isinstance(error, Unavailable)
             self._note(error)

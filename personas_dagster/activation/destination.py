@@ -16,7 +16,7 @@ from personas_dagster.errors import DeliveryError
 if TYPE_CHECKING:
     from personas_dagster.activation.connection import Connection
 
-Form = Literal["identify", "track", "group", "alias", "add", "remove"]
+Form = Literal["identify", "track", "group", "alias", "add", "remove", "delete"]
 Accepted = Literal["trait", "audience"]
 
 
@@ -33,6 +33,8 @@ class Abilities:
     `concurrency`: batches in flight at once, and so the most that a kill can repeat.
     `interval`: a list destination is not synced more often than this.
     `requires`: traits that the tool wants in each payload, such as `name`.
+    `deletes_by`: the identifier types by which the tool can be asked to delete a person for good;
+    empty where it cannot. `deletes_at_once` counts people in one call of `delete`.
     """
 
     kind: Literal["event", "list"]
@@ -49,6 +51,13 @@ class Abilities:
     concurrency: int = 4
     interval: timedelta | None = None
     requires: tuple[str, ...] = ()
+    deletes_by: tuple[str, ...] = ()
+    deletes_at_once: int = 1
+
+    @property
+    def can_delete(self) -> bool:
+        """Whether the tool can be asked to delete people for good."""
+        return bool(self.deletes_by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,4 +158,12 @@ class Destination(Protocol):
 
         Called before a connection's first sync. Raises `NeedsSetup` with what is missing, and
         other `DeliveryError`s when the tool cannot be asked. By default nothing is asked.
+        """
+
+    async def delete(self, people: Sequence[Mapping[str, str]], pace: Pace) -> Sequence[Outcome]:
+        """Ask the tool to delete these people for good: one outcome each, in order.
+
+        A person is a recipient as the ledger has it: identifier types to values, at least one of
+        them of `abilities.deletes_by`. Somebody who is not there is deleted already. Errors are
+        those of `send`. Never called where `abilities.can_delete` is False.
         """

@@ -200,6 +200,15 @@ class Writer:
         return names.exited if change.value == self._connection.exit_value else names.entered
 
 
+def deletion(recipient: Mapping[str, str]) -> dict[str, Any]:
+    """The message that asks to delete a person for good. Taking it twice does no harm, so it has no
+    id and no time."""
+    context: dict[str, Any] = {}
+    who = _who(recipient, context)
+    contact = _contact(recipient)
+    return {"type": "delete", **who, "context": context, **({"traits": contact} if contact else {})}
+
+
 def _who(recipient: Mapping[str, str], context: dict[str, Any]) -> dict[str, str]:
     """`userId` or `anonymousId`; other identifiers go where the platform reads them."""
     who = {}

@@ -133,6 +133,17 @@ class SharedWindow:
             )
 
 
+def limiter_of(state: State, destination: str, per_second: float | None) -> SharedWindow | None:
+    """The cap that all processes share, for what is asked between two syncs.
+
+    None without a cap, and before the first sync: there is no row to count in.
+    """
+    first = sa.select(syncs.c.sync_id).where(syncs.c.destination == destination).limit(1)
+    if per_second is None or not state.rows(first):
+        return None
+    return SharedWindow(state, destination, per_second)
+
+
 def answered_now(places: Places | None, at: int) -> Places:
     """The places of a sync that ended, for the next: what was on its way counts from now."""
     return {

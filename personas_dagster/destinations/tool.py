@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 import httpx
@@ -49,6 +49,10 @@ from personas_dagster.errors import (
 )
 
 _LARGEST_ANSWER = 10_000_000
+GONE = frozenset({404})  # of a deletion: nobody is there
+
+Person = Mapping[str, str]  # a recipient: identifier types to values
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,10 @@ class Tool:
         """Known at once; tools that work off requests later override this."""
         return Result()
 
+    async def delete(self, people: Sequence[Person], pace: Pace) -> Sequence[Outcome]:
+        """For tools whose abilities say `deletes_by`; the engine asks no other."""
+        raise NotImplementedError
+
     async def ask(
         self, call: Call, pace: Pace, *, also: frozenset[int] = frozenset()
     ) -> httpx.Response:
@@ -228,11 +236,21 @@ class BatchTool(Tool):
 
     async def send(self, batch: Sequence[Message], pace: Pace) -> Sequence[Outcome]:
         await self._prepare(batch, pace, makes=True)
-        outcomes = await self._send(batch, pace)
-        errors = {id(outcome.error) for outcome in outcomes}
-        if outcomes and len(errors) == 1 and outcomes[0].error is not None:
-            raise outcomes[0].error
-        return outcomes
+        return _whole(await self._run(batch, self.calls, self.perform, pace))
+
+    def deletions(self, people: Sequence[Person]) -> Sequence[Call]:
+        """The requests that delete these people, in order; each person is in at least one."""
+        raise NotImplementedError
+
+    async def perform_deletion(
+        self, call: Call, people: Sequence[Person], pace: Pace
+    ) -> Sequence[Outcome]:
+        """Make one call of `deletions`, and others that it needs. Outcomes are of its rows."""
+        await self.ask(call, pace, also=GONE)
+        return [DELIVERED] * len(call.rows)
+
+    async def delete(self, people: Sequence[Person], pace: Pace) -> Sequence[Outcome]:
+        return _whole(await self._run(people, self.deletions, self.perform_deletion, pace))
 
     async def _prepare(self, batch: Sequence[Message], pace: Pace, *, makes: bool) -> None:
         try:
@@ -252,24 +270,41 @@ class BatchTool(Tool):
             for one in (*self.before(call, batch), call)
         ]
 
-    async def _send(self, batch: Sequence[Message], pace: Pace) -> list[Outcome]:
+    async def _run(
+        self, batch: Sequence[Row], calls: Calls[Row], perform: Perform[Row], pace: Pace
+    ) -> list[Outcome]:
         """Each call in turn, but for rows that failed in one before. After one that got no
         answer, the rest wait with it."""
         outcomes = [DELIVERED] * len(batch)
         stopped: DeliveryError | None = None
-        for call in self.calls(batch):
+        for call in calls(batch):
             if all(outcomes[row].error for row in call.rows):
                 continue
             found: Sequence[Outcome] = [Outcome(stopped)] * len(call.rows)
             if stopped is None:
                 try:
-                    found = await self.perform(call, batch, pace)
+                    found = await perform(call, batch, pace)
                 except (NeedsSetup, Unauthorized):
                     raise
                 except RowsRefused as error:
-                    found = await self._without(call, batch, error, pace)
+                    # nothing was taken because of some rows: the others go again
+                    bad = {at: Rejected(reason) for at, reason in error.reasons.items()}
+                    good = [batch[row] for at, row in enumerate(call.rows) if at not in bad]
+                    again = await self._run(good, calls, perform, pace) if good and bad else []
+                    sent = iter(again)
+                    found = [
+                        Outcome(bad[at]) if at in bad else next(sent, Outcome(error))
+                        for at in range(len(call.rows))
+                    ]
                 except Rejected as error:
-                    found = await self._halve(call, batch, error, pace)
+                    # Refused as a whole, without names: halved until those at fault stand alone.
+                    # The engine would halve the whole batch, of which others may have been taken.
+                    rows = [batch[row] for row in call.rows]
+                    half = len(rows) // 2
+                    found = [Outcome(error)]
+                    if half:
+                        first = await self._run(rows[:half], calls, perform, pace)
+                        found = first + await self._run(rows[half:], calls, perform, pace)
                 except (Throttled, Unavailable) as error:
                     stopped = error
                     found = [Outcome(error)] * len(call.rows)
@@ -278,32 +313,17 @@ class BatchTool(Tool):
                     outcomes[row] = outcome
         return outcomes
 
-    async def _without(
-        self, call: Call, batch: Sequence[Message], error: RowsRefused, pace: Pace
-    ) -> Sequence[Outcome]:
-        """Nothing was taken because of some rows: the others go again."""
-        bad = {at: Rejected(reason) for at, reason in error.reasons.items()}
-        good = [row for at, row in enumerate(call.rows) if at not in bad]
-        sent = iter(await self._send([batch[row] for row in good], pace) if good and bad else ())
-        return [
-            Outcome(bad[at]) if at in bad else next(sent, Outcome(error))
-            for at in range(len(call.rows))
-        ]
 
-    async def _halve(
-        self, call: Call, batch: Sequence[Message], error: Rejected, pace: Pace
-    ) -> Sequence[Outcome]:
-        """A request refused as a whole, without names: halved until those at fault stand alone.
+Calls: TypeAlias = Callable[[Sequence[Row]], Sequence[Call]]
+Perform: TypeAlias = Callable[[Call, Sequence[Row], Pace], Awaitable[Sequence[Outcome]]]
 
-        The engine would halve the whole batch, of which other requests may have been taken.
-        """
-        rows = call.rows
-        if len(rows) == 1:
-            return [Outcome(error)] * len(rows)
-        middle = len(rows) // 2
-        halves = [[batch[row] for row in some] for some in (rows[:middle], rows[middle:])]
-        found = [await self._send(half, pace) for half in halves]
-        return [outcome for half in found for outcome in half]
+
+def _whole(outcomes: list[Outcome]) -> list[Outcome]:
+    """Outcomes of a batch; raises where all of it met the same end."""
+    errors = {id(outcome.error) for outcome in outcomes}
+    if outcomes and len(errors) == 1 and outcomes[0].error is not None:
+        raise outcomes[0].error
+    return outcomes
 
 
 class Spacing:

@@ -154,6 +154,13 @@ class Simulator:
         """Somebody's attributes, known from now on."""
         return self.people.setdefault(key, {})
 
+    def forget(self, key: str) -> bool:
+        """Delete somebody with their events and memberships; whether they were there."""
+        self.events = [event for event in self.events if event.person != key]
+        for members in self.lists.values():
+            members.discard(key)
+        return self.people.pop(key, None) is not None
+
     def happen(self, event: Event) -> None:
         """Keep an event, but for one whose id is there already."""
         if event.id is not None:

@@ -59,6 +59,8 @@ def keep(account: Simulator, message: dict[str, Any]) -> None:
     )
     if message["type"] == "identify":
         account.person(who).update(traits)
+    elif message["type"] == "delete":
+        account.forget(who)
     elif message["type"] == "group":
         account.groups.setdefault(message["groupId"], {}).update(traits)
     elif message["type"] == "track":

@@ -6,7 +6,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -64,6 +64,8 @@ class Tool:
         self.lacks: dict[str, str] = {}
         self.results: dict[str, Result] = {}
         self.asked: list[str] = []
+        self.deleting: list[list[dict[str, str]]] = []
+        self.deletion_faults: Callable[[Sequence[Any]], Sequence[Outcome] | None] = lambda _: None
         self.faults: Callable[[Sequence[Message]], Sequence[Outcome] | None] = lambda batch: None
 
     async def __aenter__(self) -> Self:
@@ -87,6 +89,12 @@ class Tool:
         await pace()
         self.asked.append(receipt)
         return self.results.get(receipt)
+
+    async def delete(self, people: Sequence[Mapping[str, str]], pace: Pace) -> Sequence[Outcome]:
+        await pace()
+        self.deleting.append([dict(person) for person in people])
+        outcomes = self.deletion_faults(people)
+        return [DELIVERED] * len(people) if outcomes is None else outcomes
 
     async def check(self, connection: Connection, pace: Pace) -> None:
         if connection.name in self.lacks:

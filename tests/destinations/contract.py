@@ -23,6 +23,7 @@ from urllib.parse import parse_qsl
 import pytest
 from pydantic import SecretStr
 
+from personas_dagster.activation import deletion
 from personas_dagster.activation.connection import Connection, problems
 from personas_dagster.activation.destination import (
     DELIVERED,
@@ -32,6 +33,8 @@ from personas_dagster.activation.destination import (
     Request,
 )
 from personas_dagster.activation.messages import Change, Writer
+from personas_dagster.activation.pace import SharedPace
+from personas_dagster.activation.retries import Retries
 from personas_dagster.destinations import open_destination
 from personas_dagster.errors import (
     DeliveryError,
@@ -212,6 +215,20 @@ async def _deliver(destination: Any, batch: Sequence[Message], again: int) -> li
     return outcomes
 
 
+def delete(destination: Any, gone: Sequence[Any], pace: Any = no_pace) -> list[Outcome]:
+    """As an engine does it, but for trying again."""
+    size = destination.abilities.deletes_at_once
+
+    async def run() -> list[Outcome]:
+        found: list[Outcome] = []
+        async with destination:
+            for start in range(0, len(gone), size):
+                found += await destination.delete(gone[start : start + size], pace)
+        return found
+
+    return asyncio.run(run())
+
+
 def error_of(destination: Any, batch: Sequence[Message]) -> DeliveryError:
     """The one error of a batch, raised or in each outcome."""
     try:
@@ -245,7 +262,38 @@ def sends_golden_payloads(subject: Subject, *, update: bool) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(found, indent=2) + "\n")
         assert found == json.loads(path.read_text()), name
+    path = GOLDEN / subject.type / "deletion.json"
+    found = _deletions(subject)
+    if found:
+        there.add(path.name)
+        if update:
+            path.write_text(json.dumps(found, indent=2) + "\n")
+        assert found == json.loads(path.read_text())
     assert {path.name for path in (GOLDEN / subject.type).iterdir()} == there
+
+
+def _deletions(subject: Subject) -> list[dict[str, Any]]:
+    """The requests that delete one person of each kind that the tool can be told of."""
+    account, opened = subject.account()
+    destination = opened()
+    for messages in (case(name, destination.abilities) for name in DELETED):
+        deliver(destination, messages)
+    account.requests.clear()
+    known = [who for name in DELETED if (who := deletable(name, destination.abilities))]
+    assert bool(known) == destination.abilities.can_delete
+    assert delete(destination, known) == [DELIVERED] * len(known)
+    assert account.people == {}
+    return [_golden(request.seen, account) for request in account.requests]
+
+
+DELETED = ("audience_entered", "only_email", "phone", "anonymous", "device")
+
+
+def deletable(name: str, abilities: Abilities) -> dict[str, str]:
+    """A case's recipient, where the tool can be asked to delete it."""
+    ((recipient, _),) = CASES[name][0]
+    found = fitting(recipient, abilities)
+    return found if set(abilities.deletes_by) & found.keys() else {}
 
 
 def _golden(seen: Seen, account: Simulator) -> dict[str, Any]:
@@ -567,8 +615,96 @@ def has_a_page(subject: Subject) -> None:
     headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
     assert [h for h in HEADINGS if h not in headings] == []
     assert f"type: {subject.type}" in text
+    if opened().abilities.can_delete:
+        assert "Deletion of a person" in headings
     rows = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
     assert set(type(opened().settings).model_fields) <= rows
+
+
+def deletes_people(subject: Subject) -> None:
+    """For good, at its pace, however often it is asked; others stay."""
+    account, opened = subject.account()
+    destination = opened()
+    abilities = destination.abilities
+    if not abilities.can_delete:
+        return
+    assert set(abilities.deletes_by) <= {*abilities.matches_on, "anonymous_id"}
+    count = min(abilities.deletes_at_once, 150) + 3
+    messages = people(count, abilities)
+    assert deliver(destination, messages) == [DELIVERED] * count
+    gone, asked = [message.recipient for message in messages[:-2]], 0
+    account.requests.clear()
+
+    async def pace() -> None:
+        nonlocal asked
+        asked += 1
+
+    for _ in range(2):  # whoever is not there is deleted already
+        assert delete(destination, gone, pace) == [DELIVERED] * len(gone)
+        assert len(account.members(AUDIENCE)) == len(account.people) == 2
+    assert asked == len(account.requests) > 0
+
+
+def understands_faults_of_deletions(subject: Subject) -> None:
+    """Whichever request goes wrong, and in whichever way; nothing is shown of the secrets."""
+    account, opened = subject.account()
+    if not opened().abilities.can_delete:
+        return
+    (message,) = people(1, opened().abilities)
+    send(opened(), [message])
+    account.requests.clear()
+    delete(opened(), [message.recipient])
+    steps = len(account.requests)
+    for before in range(steps):
+        for fault, kind in (
+            ("throttle", Throttled),
+            ("error", Unavailable),
+            ("reset", Unavailable),
+            ("lost", Unavailable),
+            ("unauthorized", Unauthorized),
+        ):
+            account, opened = subject.account()
+            send(opened(), [message])
+            account.faults.next(*[None] * before, fault)
+            with pytest.raises(kind) as caught:
+                delete(opened(), [message.recipient])
+            assert MARKER not in str(caught.value)
+            if isinstance(caught.value, Throttled):
+                assert caught.value.retry_after == account.retry_after
+            assert delete(opened(), [message.recipient]) == [DELIVERED]
+            assert account.people == {}
+        account.faults.next(*[None] * before, lambda seen: _echo(seen, 400))
+        with pytest.raises(DeliveryError) as caught:
+            delete(opened(), [message.recipient])
+        assert MARKER not in str(caught.value)
+
+
+def deletes_in_the_end(subject: Subject) -> None:
+    """With everything going wrong now and then, also for a part of a batch."""
+    account, opened = subject.account()
+    destination = opened(timeout=0.3)
+    if not destination.abilities.can_delete:
+        return
+    messages = people(12, destination.abilities)
+    deliver(destination, messages)
+    account.faults.chances.update(
+        {"throttle": 0.1, "error": 0.1, "reset": 0.05, "lost": 0.1, "rows": 0.1}
+    )
+    retries = Retries(again=40, sleep=_no_wait)
+    found = asyncio.run(
+        deletion.delete(
+            destination,
+            [message.recipient for message in messages],
+            pace=SharedPace(None, _no_wait),
+            retries=retries,
+        )
+    )
+    assert (found.done, found.is_whole) == (12, True), found
+    assert account.people == {}
+
+
+async def _no_wait(seconds: float) -> None:
+    """Instead of sleeping."""
 
 
 def never_shows_a_secret(subject: Subject) -> None:
@@ -626,5 +762,8 @@ CLAUSES = (
     has_strict_settings,
     opens_without_its_secrets,
     has_a_page,
+    deletes_people,
+    understands_faults_of_deletions,
+    deletes_in_the_end,
     never_shows_a_secret,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from typing import Any, Self
@@ -126,6 +126,10 @@ class Kinesis:
 
     async def result(self, receipt: str, pace: Pace) -> Result:
         return Result()
+
+    async def delete(self, people: Sequence[Mapping[str, str]], pace: Pace) -> Sequence[Outcome]:
+        """Never asked: what is in a stream stays until it is too old."""
+        raise NotImplementedError
 
     async def check(self, connection: Connection, pace: Pace) -> None:
         """Whether the stream is there. Who may not ask that may be allowed to write even so."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import httpx
 import msgspec
@@ -18,6 +18,7 @@ from personas_dagster.activation.destination import (
     Request,
     Result,
 )
+from personas_dagster.activation.messages import deletion
 from personas_dagster.destinations.http import (
     FOREIGN,
     MASK,
@@ -76,9 +77,15 @@ class Webhook:
         self._client = None
 
     async def send(self, batch: Sequence[Message], pace: Pace) -> Sequence[Outcome]:
+        return await self._post([message.body for message in batch], pace)
+
+    async def delete(self, people: Sequence[Mapping[str, str]], pace: Pace) -> Sequence[Outcome]:
+        return await self._post([deletion(person) for person in people], pace)
+
+    async def _post(self, bodies: Sequence[Mapping[str, Any]], pace: Pace) -> Sequence[Outcome]:
         if self._client is None:
             raise RuntimeError("open the destination first: `async with destination:`")
-        content = body(batch, batched=self._settings.batch_size > 1)
+        content = body(bodies, batched=self._settings.batch_size > 1)
         headers = {name: value.get_secret_value() for name, value in self._settings.headers.items()}
         await pace()
         try:
@@ -94,10 +101,11 @@ class Webhook:
         refusal = from_response(response, self._masks)
         if refusal is not None:
             raise refusal
-        return self._outcomes(response, len(batch))
+        return self._outcomes(response, len(bodies))
 
     def preview(self, batch: Sequence[Message]) -> Sequence[Request]:
-        content = body(batch, batched=self._settings.batch_size > 1)
+        bodies = [message.body for message in batch]
+        content = body(bodies, batched=self._settings.batch_size > 1)
         own = self._own_headers(content)
         shown = {name: MASK if name == SIGNATURE else value for name, value in own.items()}
         headers = {**dict.fromkeys(self._settings.headers, MASK), **shown}

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 from pydantic import SecretStr
 
-from personas_dagster.activation.destination import Message
-
 SIGNATURE = "X-Signature"
 
 
-def body(batch: Sequence[Message], *, batched: bool) -> bytes:
+def body(bodies: Sequence[Mapping[str, Any]], *, batched: bool) -> bytes:
     """One message as an object, several as `{"batch": [...]}`."""
-    bodies = [message.body for message in batch]
     return msgspec.json.encode({"batch": bodies} if batched else bodies[0])
 
 

@@ -78,9 +78,12 @@ class WebhookSettings(BaseModel):
 
     @property
     def abilities(self) -> Abilities:
+        matches_on = ("user_id", "email", "phone", "ios.idfa", "android.idfa")
         return Abilities(
             kind="event",
-            matches_on=("user_id", "email", "phone", "ios.idfa", "android.idfa"),
+            matches_on=matches_on,
+            deletes_by=(*matches_on, "anonymous_id"),
+            deletes_at_once=self.batch_size,
             takes_anonymous=True,
             batch_size=self.batch_size,
             max_batch_bytes=self.max_batch_bytes if self.batch_size > 1 else None,
