@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from personas_dagster.samples.receiver import Receiver
 from tests.cli.running import Personas
 
 DAY = "2026-01-{:02}T00:00:00Z"
@@ -136,3 +138,28 @@ def test_an_identifier_that_is_none(shop: Personas) -> None:
     assert ended.code == 1 and "expected TYPE:VALUE" in ended.err
     ended = shop("identity", "explain", "user_id:u1", "user_id:nobody")
     assert ended.code == 1 and "user_id:nobody is on no profile" in ended.err
+
+
+def test_a_destination_is_told_what_a_detachment_changes(personas: Personas, place: Any) -> None:
+    """u1 was a buyer by what others did at the kiosk: the tool hears that it is none."""
+    place.define({"audiences/buyers": "event('Order Completed').count() >= 2"})
+    with Receiver() as tool:
+        place.write("resources/destinations/hook.yaml",
+                    json.dumps({"type": "webhook", "settings": {"url": tool.url}}))  # fmt: skip
+        place.write("sensors/connections/to_hook.yaml",
+                    "audience: buyers\ndestination: hook\n")  # fmt: skip
+        assert personas("refresh", "--as-of", DAY.format(1)).code == 0
+        assert personas("sync").code == 0
+        rows = [said(1, userId="u1", anonymousId="kiosk"), said(2, anonymousId="kiosk")]
+        personas("ingest", place.messages(*rows, name="first.jsonl"))
+        assert personas("refresh", "--as-of", DAY.format(10)).code == 0
+        assert personas("sync").code == 0
+        told = [str(one) for one in tool.messages]
+        assert len(told) == 2 and all("'buyers': True" in one for one in told), told
+        tool.clear()
+        ended = personas("identity", "detach", "anonymous_id:kiosk", "--yes")
+        assert ended.code == 0, ended.err
+        assert personas("sync", "--allow", "to_hook", "--reason", "detached").code == 0
+        told = [str(one) for one in tool.messages]
+        assert len(told) == 2 and all("'buyers': False" in one for one in told), told
+        assert "u1" in "".join(told)
