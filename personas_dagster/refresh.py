@@ -17,6 +17,7 @@ from uuid import uuid4
 import sqlalchemy as sa
 import stamina
 
+from personas_dagster import freshness
 from personas_dagster.errors import Busy, PersonasError
 from personas_dagster.events import LoadReport, RebuildReport, load, rebuild
 from personas_dagster.events.resolved import compact, fill
@@ -237,12 +238,17 @@ def compute_definitions(
 
     Values that stand since an earlier refresh are computed again where something touched them,
     and of `sample` other profiles. The counts are kept with the refresh, for the next one too.
+    Of all definitions, only those are evaluated that are due by their schedules.
     """
+    definitions = {one.key: one for one in dated_definitions(space)}
+    if only is None or set(only) >= definitions.keys():
+        only = freshness.due(space, definitions, as_of=refresh.as_of)
+    definitions = {key: one for key, one in definitions.items() if key in only}
     with space.session(space.lake) as session:
         computed = compute(
             session,
             space.lake,
-            [d for d in dated_definitions(space) if only is None or d.key in only],
+            list(definitions.values()),
             as_of=refresh.as_of,
             refresh_id=refresh.refresh_id,
             run_id=refresh.run_id,
@@ -262,6 +268,7 @@ def compute_definitions(
         },
         profiles_computed="all" if computed.touched is None else computed.touched,
         computed=dict(computed.record) if computed.record else None,
+        **{freshness.EVALUATED: freshness.marks(definitions)},
     )
     return computed
 

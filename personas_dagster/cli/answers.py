@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +29,7 @@ from personas_dagster.cli.shell import (
     emit,
     instant,
 )
+from personas_dagster.freshness import freshness
 
 _TELL_FROM = 20.0  # seconds from which on an export's time is told
 
@@ -257,5 +258,9 @@ def _export(shell: Shell, chosen: exporting.Export, out: Path) -> None:
     noun: Literal["members", "profiles"] = "members" if chosen.kind == "audience" else "profiles"
     shell.say(f"{written.profiles} {noun} of {chosen.key} in {out}")
     result: dict[str, Any] = {chosen.kind: chosen.key, "rows": written.rows, "file": str(out)}
-    as_of = previewing.last_instant(shell.space)
-    emit({**result, "format": chosen.layout, "as_of": as_of})
+    fresh = freshness(shell.space, now=datetime.now(UTC)).get(chosen.key)
+    is_stale = fresh is not None and fresh.is_stale
+    as_of = fresh.as_of if fresh else previewing.last_instant(shell.space)
+    if is_stale:
+        shell.say(f"warning: {chosen.key} is stale: it is as of {as_of}")
+    emit({**result, "format": chosen.layout, "as_of": as_of, "is_stale": is_stale})
