@@ -9,6 +9,7 @@ typed columns, in order of arrival. Three ways of computing the 200 definitions 
     ours      the plan of the query compiler over `events`, up to the table of values
     by_event  the best plan by hand: one query per event name over the sorted rows
     one_by_one  one query by hand for each definition, over the rows in order of arrival
+    from_json   the same, with properties as they arrive, in JSON
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from personas_dagster.traits.world import prepare_values, prepare_world
 AS_OF = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 PEOPLE_SHARE = 20  # messages a person
 MEMORY = "10GB"
-WAYS = ("ours", "by_event", "one_by_one")
+WAYS = ("ours", "by_event", "one_by_one", "from_json")
 
 _RESOLVED = """
 CREATE OR REPLACE TEMP VIEW resolved_messages AS
@@ -56,7 +57,7 @@ FROM messages ORDER BY i
 # In order of arrival, as the files came; the properties that are read as typed columns.
 _ARRIVAL = """
 SELECT CASE WHEN type = 'page' THEN 'Page Viewed' ELSE event END AS event, profile_id,
-       timestamp::TIMESTAMPTZ AS timestamp, {typed}
+       timestamp::TIMESTAMPTZ AS timestamp, properties, {typed}
 FROM generated
 """
 _TYPED = """
@@ -76,8 +77,8 @@ SELECT 'users' AS collection, 'user_id' AS type, 'u' || i AS value, md5(i::VARCH
 FROM range($2) r(i)
 """
 _SORTED = """
-COPY (SELECT * FROM read_parquet($1) ORDER BY event, profile_id, timestamp) TO '{path}'
-    (FORMAT parquet, COMPRESSION zstd)
+COPY (SELECT * EXCLUDE (properties) FROM read_parquet($1) ORDER BY event, profile_id, timestamp)
+TO '{path}' (FORMAT parquet, COMPRESSION zstd)
 """
 
 
@@ -128,8 +129,11 @@ def run(way: str, folder: Path, *, details: bool = False) -> dict[str, Any]:
             layers = prepare_world(session, typed=typed_columns(tuple(shop.definitions())))
         else:
             session.run("CREATE TEMP TABLE profiles AS SELECT profile_id FROM graph_profiles")
-            files = folder / ("arrival" if way == "one_by_one" else "sorted") / "*.parquet"
-            session.run(f"CREATE TEMP VIEW messages AS FROM read_parquet('{files}')")
+            files = folder / ("sorted" if way == "by_event" else "arrival") / "*.parquet"
+            columns = f"event, profile_id, timestamp, {_TYPED}" if way == "from_json" else "*"
+            session.run(
+                f"CREATE TEMP VIEW messages AS SELECT {columns} FROM read_parquet('{files}')"
+            )
 
         def step(name: str, work: Any) -> Any:
             begun, used = time.perf_counter(), time.process_time()
@@ -146,7 +150,8 @@ def run(way: str, folder: Path, *, details: bool = False) -> dict[str, Any]:
             else:
                 step("evaluate", lambda: evaluate(session, made))
         else:
-            for statement in getattr(shop, way)():
+            statements = shop.by_event() if way == "by_event" else shop.one_by_one()
+            for statement in statements:
                 name = statement.split()[5]
                 step(name, partial(session.run, statement))
         seconds, processor = time.perf_counter() - begun, time.process_time() - used

@@ -33,7 +33,7 @@ from personas_dagster.state.registry import created, register
 from personas_dagster.state.schema import refreshes
 from personas_dagster.traits.compute import Computed, compute
 from personas_dagster.traits.custom import refresh_custom_traits
-from personas_dagster.traits.standing import SAMPLE, Standing, standing_of
+from personas_dagster.traits.standing import SAMPLE, Standing, base_of_custom, standing_of
 
 _PATIENCE = 600.0  # seconds that an intake waits for another one
 _GRAPH = ("identifiers", "merges", "account_links")
@@ -217,14 +217,17 @@ def custom_traits(space: Space, refresh: Refresh) -> dict[str, int]:
     """Bring custom traits up to the refresh's instant."""
     with space.engine.session(space.lake) as session:
         views.prepare(session)
-        return refresh_custom_traits(
+        refreshed = refresh_custom_traits(
             session,
             space.lake,
             as_of=refresh.as_of,
             refresh_id=refresh.refresh_id,
             promote=space.promotions,
             conflicts=space.conflicts,
+            base=base_of_custom(_finished(space)),
         )
+    note(space, refresh, custom=dict(refreshed.record))
+    return dict(refreshed.changed)
 
 
 def compute_definitions(
@@ -275,13 +278,18 @@ def compute_definitions(
 
 def standing(space: Space) -> list[Standing]:
     """The latest refreshes that computed, as far as the next one can build on them."""
+    return standing_of(_finished(space))
+
+
+def _finished(space: Space) -> list[dict[str, Any]]:
+    """The latest refreshes that finished, the newest first."""
     query = (
         sa.select(refreshes)
         .where(refreshes.c.status == "finished")
         .order_by(refreshes.c.refresh_id.desc())
         .limit(_STANDING)
     )
-    return standing_of(space.state.rows(query))
+    return space.state.rows(query)
 
 
 def dated_definitions(space: Space) -> list[Definition]:

@@ -25,7 +25,7 @@ from personas_dagster.traits.world import prepare_values, prepare_world
 
 _BATCH = 10  # traits that are compared with what is stored at once, of all profiles
 _BEFORE = """
-CREATE OR REPLACE TEMP VIEW trait_before AS
+CREATE OR REPLACE TEMP TABLE trait_before AS
 SELECT * FROM current_computed_traits WHERE {keys}
 """
 # What is stored of the touched profiles: read once, then led to their roots of now and of then.
@@ -36,6 +36,11 @@ SELECT * FROM computed_traits SEMI JOIN touched_ids USING (profile_id) WHERE {ke
 _MEMBERS_THEN = """
 SELECT audience AS key, count(DISTINCT t.root_id) AS n
 FROM stored_members m JOIN roots_then t ON t.profile_id = m.stored_id GROUP BY audience
+"""
+_MEMBERS_BEFORE = "SELECT audience AS key, count(*) AS n FROM members_before GROUP BY audience"
+_MERGED = """
+SELECT count(*) AS n FROM touched_ids t JOIN roots_then r USING (profile_id)
+WHERE t.root_id <> r.root_id
 """
 _WRONG = """
 SELECT key, profile_id FROM trait_changes SEMI JOIN checked USING (profile_id) WHERE {traits}
@@ -151,9 +156,17 @@ class _Pass:
         )
         held = _counts(session, "SELECT key, count(*) AS n FROM trait_now GROUP BY key")
         if self.base:
-            then = {"name": "traits_then", "log": "touched_log", "roots": "roots_then"}
-            changes.current(session, "computed_traits", **then)
-            before = _counts(session, "SELECT key, count(*) AS n FROM traits_then GROUP BY key")
+            relation = "trait_before"
+            if self._merged():
+                relation = "traits_then"
+                then = {"name": relation, "log": "touched_log", "roots": "roots_then"}
+                changes.current(session, "computed_traits", keys=keys, **then)
+            query = sql.select(
+                [sql.column("key"), sql.named(sql.count_all(), "n")],
+                sql.table(relation),
+                group=[sql.column("key")],
+            )
+            before = _counts(session, query)
             self._since(self.found.held, self.base, keys, before, held)
         else:
             self.found.held |= held
@@ -165,10 +178,14 @@ class _Pass:
             self.session, keys, as_of=self.as_of, refresh_id=self.refresh_id, run_id=self.run_id
         )
         if self.base:
-            before = _counts(self.session, _MEMBERS_THEN)
+            before = _counts(self.session, _MEMBERS_THEN if self._merged() else _MEMBERS_BEFORE)
             self._since(self.found.sizes, self.base, keys, before, sizes)
         else:
             self.found.sizes |= {key: sizes.get(key, 0) for key in keys}
+
+    def _merged(self) -> bool:
+        """Whether touched profiles were merged since `base`."""
+        return bool(self.session.fetch(_MERGED).column(0)[0].as_py())
 
     @staticmethod
     def _since(
@@ -283,5 +300,5 @@ def _batches(keys: list[str], size: int) -> Iterator[list[str]]:
         yield keys[start : start + size]
 
 
-def _counts(session: Session, query: str) -> dict[str, int]:
+def _counts(session: Session, query: exp.Expr | str) -> dict[str, int]:
     return {row["key"]: row["n"] for row in session.fetch(query).to_pylist()}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlglot import exp
 
@@ -13,6 +15,7 @@ from personas_dagster.query.paths import json_path
 from personas_dagster.query.tree import segments
 from personas_dagster.traits.changes import current, record
 from personas_dagster.traits.conflicts import settle
+from personas_dagster.traits.standing import MOST, Base, grew, months_between, seen
 
 # `place` settles a key that stands twice in one message: its own traits go before its context's.
 _SAID = """
@@ -56,6 +59,40 @@ WHERE newest.value IS NOT NULL AND newest.value <> 'null'
 """
 
 
+_MEANING = 1  # raised when the same messages make other custom traits
+_SPEAKS = """type IN ('identify', 'group') OR context LIKE '%"traits"%'"""
+_SAID_OF = """
+CREATE OR REPLACE TEMP TABLE said_of AS
+SELECT DISTINCT coalesce(m.parent_id, t.profile_id) AS profile_id
+FROM (
+    SELECT unnest([profile_id, account_id]) AS profile_id FROM events
+    WHERE load_id > {load} AND ({speaks})
+    UNION ALL
+    SELECT unnest([profile_id, account_id]) FROM events
+    WHERE {months} AND timestamp BETWEEN $1 AND $2 AND ({speaks})
+    UNION ALL
+    SELECT unnest([parent_id, child_id]) FROM merges WHERE load_id > {load}
+) t LEFT JOIN graph_parents m ON m.child_id = t.profile_id
+WHERE t.profile_id IS NOT NULL
+"""
+_SAID_IDS = """
+CREATE OR REPLACE TEMP TABLE said_ids AS
+FROM said_of UNION ALL
+SELECT m.child_id FROM graph_parents m SEMI JOIN said_of s ON s.profile_id = m.parent_id
+"""
+_SHARE = """
+SELECT (SELECT count(*) FROM said_of) AS touched, (SELECT count(*) FROM graph_profiles) AS profiles
+"""
+# What a message says of an account comes from any of its users.
+_OF_TOUCHED = """
+(SELECT * FROM events
+ WHERE profile_id IN (FROM said_ids) OR account_id IN (FROM said_ids))
+"""
+_ONLY_TOUCHED = """
+CREATE OR REPLACE TEMP TABLE custom_now AS FROM custom_now SEMI JOIN said_of USING (profile_id)
+"""
+
+
 @dataclass(frozen=True)
 class Promotion:
     """An event property that the space keeps as a custom trait; `property` may be dotted."""
@@ -96,6 +133,12 @@ def gather(
     if of is not None:
         some = exp.to_identifier(of, quoted=True).sql(dialect="duckdb")
         events = f"(SELECT * FROM events SEMI JOIN {some} USING (profile_id))"
+    _gather(session, events, until=until, promote=promote)
+
+
+def _gather(
+    session: Session, events: str, *, until: dt.datetime, promote: Sequence[Promotion]
+) -> None:
     session.run(_SAID.format(events=events), [until])
     for item in promote:
         path = json_path(segments(item.property))
@@ -113,6 +156,17 @@ def show_custom_values(session: Session) -> None:
     session.run("CREATE OR REPLACE TEMP VIEW current_custom_traits AS SELECT * FROM custom_now")
 
 
+@dataclass(frozen=True)
+class Refreshed:
+    """Profiles that changed, per key; how many were looked at, None for all; and what the refresh
+    keeps, so that the next one can build on it.
+    """
+
+    changed: Mapping[str, int]
+    touched: int | None
+    record: Mapping[str, Any]
+
+
 def refresh_custom_traits(
     session: Session,
     lake: Lake,
@@ -121,14 +175,27 @@ def refresh_custom_traits(
     refresh_id: int,
     promote: Sequence[Promotion] = (),
     conflicts: Mapping[str, str] | None = None,
-) -> dict[str, int]:
-    """Bring `custom_traits` up to `as_of`; returns the profiles that changed, per key.
+    base: Base | None = None,
+) -> Refreshed:
+    """Bring `custom_traits` up to `as_of`.
 
+    On top of `base`, only of profiles that messages said something of since, or that were merged.
     The session must have the graph's relations.
     """
-    custom_values(session, as_of=as_of, promote=promote, conflicts=conflicts)
-    current(session, "custom_traits")
-    return record(
+    session.view("events")
+    rules = _fingerprint(promote, conflicts)
+    touched = None
+    if base and base.rules == rules and grew(session, lake, base):
+        touched = _touch(session, base, as_of=as_of, promote=promote)
+    if touched is None:
+        custom_values(session, as_of=as_of, promote=promote, conflicts=conflicts)
+        current(session, "custom_traits")
+    else:
+        _gather(session, _OF_TOUCHED, until=as_of, promote=promote)
+        newest(session, conflicts=conflicts)
+        session.run(_ONLY_TOUCHED)
+        current(session, "custom_traits", of="said_ids")
+    changed = record(
         session,
         lake,
         "custom_traits",
@@ -137,3 +204,32 @@ def refresh_custom_traits(
         at=as_of,
         refresh_id=refresh_id,
     )
+    return Refreshed(changed, touched, {**seen(session), "rules": rules})
+
+
+def _touch(
+    session: Session, base: Base, *, as_of: dt.datetime, promote: Sequence[Promotion]
+) -> int | None:
+    """Leave `said_of`, the profiles to look at, and `said_ids`, these and those merged into them.
+
+    None when they are too many to be worth it.
+    """
+    events = [exp.Literal.string(one.event) for one in promote]
+    promoted: exp.Expr = exp.In(this=exp.column("event"), expressions=events)
+    speaks = _SPEAKS + (f" OR {promoted.sql(dialect='duckdb')}" if events else "")
+    months = sorted(months_between(base.as_of, as_of))
+    crossed = exp.In(this=exp.column("month"), expressions=[exp.Literal.string(m) for m in months])
+    session.run(
+        _SAID_OF.format(
+            load=int(base.load_id), speaks=speaks, months=crossed.sql(dialect="duckdb")
+        ),
+        [base.as_of, as_of],
+    )
+    session.run(_SAID_IDS)
+    touched, profiles = session.fetch(_SHARE).to_pylist()[0].values()
+    return int(touched) if touched <= max(MOST * profiles, 1_000) else None
+
+
+def _fingerprint(promote: Sequence[Promotion], conflicts: Mapping[str, str] | None) -> str:
+    text = repr((_MEANING, list(promote), sorted((conflicts or {}).items())))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

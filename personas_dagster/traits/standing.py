@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -85,14 +85,22 @@ WHERE up.root_id <> r.root_id
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A refresh that computed: what it held of each definition, and of which input."""
+class Base:
+    """A finished refresh that another one can build on."""
 
     refresh_id: int
     as_of: dt.datetime
     versions: Mapping[str, int]
     load_id: int  # messages and graph up to this load
     messages: int  # of those loads
+    rules: str = ""  # of custom traits
+
+
+@dataclass(frozen=True)
+class Standing(Base):
+    """A refresh that computed: what it held of each definition."""
+
+    _: KW_ONLY
     fingerprints: Mapping[str, str]
     held: Mapping[str, int]  # profiles with a value, members
 
@@ -101,12 +109,15 @@ def record_of(
     session: Session, definitions: Sequence[Definition], audiences: Collection[str]
 ) -> dict[str, Any]:
     """What a refresh keeps with its counts, so that the next one can build on it."""
+    return {**seen(session), "fingerprints": fingerprints(definitions, audiences)}
+
+
+def seen(session: Session) -> dict[str, int]:
+    """Of which messages something was computed."""
     session.view("events")
-    load_id = _one(session, "SELECT coalesce(max(load_id), 0) FROM events")
     return {
-        "load_id": load_id,
+        "load_id": _one(session, "SELECT coalesce(max(load_id), 0) FROM events"),
         "messages": _one(session, "SELECT count(*) FROM events"),
-        "fingerprints": fingerprints(definitions, audiences),
     }
 
 
@@ -135,11 +146,27 @@ def standing_of(rows: Iterator[Mapping[str, Any]] | Sequence[Mapping[str, Any]])
                     row["versions"],
                     made["load_id"],
                     made["messages"],
-                    made["fingerprints"],
-                    {**counts.get("traits_held", {}), **sizes},
+                    fingerprints=made["fingerprints"],
+                    held={**counts.get("traits_held", {}), **sizes},
                 )
             )
     return found
+
+
+def base_of_custom(rows: Sequence[Mapping[str, Any]]) -> Base | None:
+    """The newest refresh (rows as above) that brought custom traits up to its instant."""
+    for row in rows:
+        made = (row["counts"] or {}).get("custom")
+        if made and row["versions"]:
+            return Base(
+                row["refresh_id"],
+                row["as_of"],
+                row["versions"],
+                made["load_id"],
+                made["messages"],
+                made["rules"],
+            )
+    return None
 
 
 def divide(
@@ -197,7 +224,7 @@ def touch(
     session.view("events")
     for log in _LOGS:
         session.view(log)
-    if not _grew(session, lake, base):
+    if not grew(session, lake, base):
         return None
     times = [timing(one) for one in definitions]
     keys = sorted({key for one in times for key in one.stored})
@@ -231,7 +258,7 @@ def touch(
     return touched
 
 
-def _grew(session: Session, lake: Lake, base: Standing) -> bool:
+def grew(session: Session, lake: Lake, base: Base) -> bool:
     """Whether messages and graph are those of `base` and more, nothing taken away or changed."""
     before = lake.at(base.versions)
     for table in _GRAPH:
@@ -267,7 +294,7 @@ def _edges(times: Sequence[Timing], before: dt.datetime, now: dt.datetime) -> ex
         stamps = []
         for delay in sorted(delays):
             low, high = shift(before, -delay), shift(now, -delay)
-            months |= _months(low, high)
+            months |= months_between(low, high)
             stamps.append(
                 exp.Between(
                     this=sql.column("timestamp"), low=sql.instant(low), high=sql.instant(high)
@@ -286,7 +313,7 @@ def _edges(times: Sequence[Timing], before: dt.datetime, now: dt.datetime) -> ex
     )
 
 
-def _months(low: dt.datetime, high: dt.datetime) -> set[str]:
+def months_between(low: dt.datetime, high: dt.datetime) -> set[str]:
     first, last = (moment.year * 12 + moment.month - 1 for moment in (low, high))
     return {f"{month // 12:04}-{month % 12 + 1:02}" for month in range(first, last + 1)}
 

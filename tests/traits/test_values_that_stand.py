@@ -12,6 +12,7 @@ from personas_dagster.query import evaluate, plan
 from personas_dagster.spaces import Space
 from personas_dagster.traits import standing
 from personas_dagster.traits.compute import Computed
+from personas_dagster.traits.custom import custom_values, show_custom_values
 from personas_dagster.traits.world import prepare_world
 from tests.place import NOW, Place
 
@@ -135,10 +136,21 @@ def test_equals_computing_everything(life: Days) -> None:
         partly += computed.touched is not None
         space = life.place.space
         assert stored(space) == anew(space, life.now.replace(minute=0)), f"step {step}"
+        assert custom(space) == custom(space, life.now.replace(minute=0)), f"step {step}"
         values, members = sizes(space)
         assert {k: n for k, n in computed.traits_held.items() if n} == values
         assert {k: m.size for k, m in computed.movements.items() if m.size} == members
     assert partly >= 5
+
+
+def custom(space: Space, anew: dt.datetime | None = None) -> list[dict]:
+    """The custom traits that are stored, or those that all messages make."""
+    with space.session() as session:
+        if anew:
+            custom_values(session, as_of=anew, promote=space.promotions)
+            show_custom_values(session)
+        query = "SELECT collection, profile_id, key, value FROM current_custom_traits ORDER BY ALL"
+        return session.fetch(query).to_pylist()
 
 
 def sizes(space: Space) -> tuple[dict[str, int], dict[str, int]]:
