@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 from sqlglot import exp
 
+from personas_dagster.errors import LakeUnavailable
 from personas_dagster.interfaces import Lake, Session
 from personas_dagster.query import Definition, sql
 from personas_dagster.query.comparators import shift
@@ -261,9 +262,11 @@ def touch(
 def grew(session: Session, lake: Lake, base: Base) -> bool:
     """Whether messages and graph are those of `base` and more, nothing taken away or changed."""
     before = lake.at(base.versions)
-    for table in _GRAPH:
-        if not set(before.files(table)) <= set(lake.files(table)):
+    try:
+        if any(not set(before.files(table)) <= set(lake.files(table)) for table in _GRAPH):
             return False
+    except LakeUnavailable:  # upkeep took the old version away
+        return False
     query = f"SELECT count(*) FROM events WHERE load_id <= {int(base.load_id)}"
     return _one(session, query) == base.messages
 

@@ -6,10 +6,12 @@ import datetime as dt
 from random import Random
 
 import pytest
+import sqlalchemy as sa
 
 from personas_dagster import refresh
 from personas_dagster.query import evaluate, plan
 from personas_dagster.spaces import Space
+from personas_dagster.state.schema import refreshes
 from personas_dagster.traits import standing
 from personas_dagster.traits.compute import Computed
 from personas_dagster.traits.custom import custom_values, show_custom_values
@@ -204,3 +206,11 @@ def test_graph_that_was_derived_anew(life: Days) -> None:
         space.lake.replace("identifiers", session.fetch("SELECT * FROM identifiers"))
     assert life.live(0, 1).touched is None
     assert life.live(0, 1).touched is not None
+
+
+def test_old_version_that_is_gone(life: Days, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What upkeep took away cannot be compared: everybody is computed."""
+    life.live(10, 1)
+    with life.place.space.state.begin() as connection:
+        connection.execute(sa.update(refreshes).values(versions={"identifiers": 99}))
+    assert life.live(0, 1).touched is None
