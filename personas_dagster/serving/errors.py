@@ -120,8 +120,18 @@ def _first(error: RequestValidationError) -> str:
 def add_to(app: FastAPI) -> None:
     """Answer errors on purpose in the one form; others are `operations.Operations`'s."""
 
-    async def handle(_request: Request, error: Exception) -> Response:
-        return answer(translate(error))
+    async def handle(request: Request, error: Exception) -> Response:
+        found = translate(error)
+        if found.status == 405:
+            found.headers |= _allowed(app, request)
+        return answer(found)
 
     for kind in (PersonasError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, handle)
+
+
+def _allowed(app: FastAPI, request: Request) -> dict[str, str]:
+    """`Allow` with the methods of every route of the path; the router knows the first one's."""
+    path = str(getattr(request.scope.get("route"), "path", "")).replace(":path}", "}")
+    methods = app.openapi()["paths"].get(path, {})
+    return {"Allow": ", ".join(sorted(method.upper() for method in methods))} if methods else {}

@@ -1,0 +1,51 @@
+"""The description of what a token opens is true: schemathesis finds no 500, nothing undeclared."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+from personas_dagster import access, refresh
+from tests.place import NOW, Place
+from tests.serving.server_process import ServerProcess
+from tests.serving.serving_place import web_place
+from tests.serving.test_openapi import SCHEMATHESIS
+
+# Which spaces, keys and identifiers there are, and which queries hold, OpenAPI cannot describe.
+UNKNOWN = "--exclude-checks=positive_data_acceptance,negative_data_rejection"
+PERSON = {
+    "type": "identify", "userId": "0", "traits": {"email": "ann@example.com"},
+    "receivedAt": "2026-02-28T00:00:00Z",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tag", ["profiles", "definitions"])
+def test_answers_to_a_token_are_as_described(new_place: Callable[[], Place], tag: str) -> None:
+    place = web_place(new_place)
+    path = place.root / "resources/spaces/main.yaml"
+    path.write_text(path.read_text() + "profile_api: {rate: 100000}\n")
+    space = place.refresh(PERSON)
+    refresh.keep_profiles(space)
+    _, token = access.create(space.state, "main", "all", roles=["admin"], now=NOW)
+    settings = place.write(
+        "schemathesis.toml",
+        '[parameters]\n"path.space" = "main"\n"path.identifier" = ["user_id:0", "nobody"]\n',
+    )
+    with ServerProcess(place.root) as server:
+        done = subprocess.run(
+            [
+                *(str(SCHEMATHESIS), "--config-file", str(settings)),
+                *("run", f"{server.url}/openapi.json", "--no-color", "--auth", f"{token}:"),
+                *("--max-examples", "20", "--include-tag", tag, UNKNOWN),
+            ],
+            cwd=server.root,
+            capture_output=True,
+            text=True,
+            timeout=500,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-5_000:] + done.stderr
+        assert '"status":500' not in server.log.read_text()
