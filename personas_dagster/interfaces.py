@@ -42,6 +42,12 @@ class Lake(Protocol):
         Its files are taken as they are, so nothing is read or written anew. Returns how many rows.
         """
 
+    def forget(self, name: str) -> None:
+        """Remove what earlier versions of a table left: data files, and the log that names them.
+
+        Snapshots of earlier versions cannot be read any more.
+        """
+
     def files(self, name: str) -> list[str]:
         """The data files of the table as it stands (empty when it was never written)."""
 

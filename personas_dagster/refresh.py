@@ -31,6 +31,7 @@ from personas_dagster.query import Definition, typed_columns
 from personas_dagster.spaces import Space
 from personas_dagster.state.registry import created, register
 from personas_dagster.state.schema import refreshes
+from personas_dagster.suppressing import filter_of
 from personas_dagster.traits.compute import Computed, compute
 from personas_dagster.traits.custom import refresh_custom_traits
 from personas_dagster.traits.standing import SAMPLE, Standing, base_of_custom, standing_of
@@ -118,6 +119,7 @@ def take_in(
             settings=space.events,
             now=now,
             progress=progress,
+            suppress=filter_of(space.state, space.rules),
         )
 
 
@@ -134,6 +136,7 @@ def rebuild_partitions(
             space.state,
             settings=space.events,
             dates=dates,
+            suppress=filter_of(space.state, space.rules),
         )
 
 

@@ -108,6 +108,9 @@ class WithLedger:
     def adopt(self, name: str, source: str, *, once: tuple[str, int] | None = None) -> int:
         return self._of(name).adopt(name, source, once=once)
 
+    def forget(self, name: str) -> None:
+        self._of(name).forget(name)
+
     def files(self, name: str) -> list[str]:
         return self._of(name).files(name)
 

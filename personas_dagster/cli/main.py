@@ -14,6 +14,7 @@ from personas_dagster.cli import (
     answers,
     ask,
     data,
+    deletion,
     deliveries,
     destinations,
     identity,
@@ -41,6 +42,7 @@ answers.add_to(app)
 serve.add_to(app)
 access.add_to(app)
 upkeep.add_to(app)
+deletion.add_to(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -15,9 +15,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from personas_dagster.events import staging
+from personas_dagster.events.blanking import blank
 from personas_dagster.events.landing import LandedFile, Landing
 from personas_dagster.events.settings import EventSettings
-from personas_dagster.events.writing import Counts, StagedRows, spans, together
+from personas_dagster.events.writing import Counts, StagedRows, Suppress, spans, together
 from personas_dagster.interfaces import Engine, Lake
 from personas_dagster.state import State
 from personas_dagster.state.schema import landing_files, loads
@@ -36,6 +37,7 @@ class LoadReport:
     accepted: int = 0
     rejected: int = 0
     duplicates: int = 0
+    suppressed: int = 0
     known_files: int = 0  # found again since the last load, and not landed
     damaged: dict[str, str] = field(default_factory=dict)  # file: what is wrong
     reasons: dict[str, int] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class LoadReport:
             "accepted": self.accepted,
             "rejected": self.rejected,
             "duplicates": self.duplicates,
+            "suppressed": self.suppressed,
             "known_files": self.known_files,
             "damaged": self.damaged,
             "reasons": self.reasons,
@@ -80,16 +83,18 @@ def load(
     settings: EventSettings,
     now: dt.datetime,
     progress: Callable[[int], None] | None = None,
+    suppress: Suppress | None = None,
 ) -> LoadReport:
     """Take all pending files into `raw_events` and `rejected_events`.
 
     A load that was interrupted is finished first, with its own files and settings. `progress`
-    is told how many bytes of the landed files were read since it was last told.
+    is told how many bytes of the landed files were read since it was last told. Messages that
+    `suppress` names are counted, not stored, and taken out of the landing copies.
     """
     done: list[_Loaded] = []
     while begun := _begin(landing, state, settings, now):
         load_id, files, own = begun
-        done.append(_run(load_id, files, own, landing, lake, engine, progress))
+        done.append(_run(load_id, files, own, landing, lake, engine, progress, suppress))
         _finish(state, done[-1], own, now)
     return _report(done, known_files=len(landing.take_known()))
 
@@ -135,13 +140,16 @@ def _run(
     lake: Lake,
     engine: Engine,
     progress: Callable[[int], None] | None,
+    suppress: Suppress | None,
 ) -> _Loaded:
     with staging.folder(landing, WRITER) as folder, engine.session(lake) as session:
         staged = folder / "staged.parquet"
         damages = staging.stage(
             files, session, staged, settings={load_id: settings}, progress=progress
         )
-        rows = StagedRows(session, staged, files, windows={load_id: settings.dedupe_days})
+        rows = StagedRows(
+            session, staged, files, windows={load_id: settings.dedupe_days}, suppress=suppress
+        )
         counts = rows.counts()
         for number, span in enumerate(spans(together(counts.values()))):
             writer = f"{WRITER}/{number}" if number else WRITER
@@ -149,6 +157,7 @@ def _run(
                 lake.append("raw_events", rows.accepted(span), once=(writer, load_id))
             if span.rejected:
                 lake.append("rejected_events", rows.rejected(span), once=(writer, load_id))
+        blank(files, rows.suppressed)
     return _Loaded(load_id, files, damages, counts)
 
 
@@ -193,6 +202,7 @@ def _report(done: Sequence[_Loaded], *, known_files: int) -> LoadReport:
         accepted=total.accepted,
         rejected=total.rejected,
         duplicates=total.duplicates,
+        suppressed=total.suppressed,
         known_files=known_files,
         damaged={
             file.name: loaded.damages[file.file_id]

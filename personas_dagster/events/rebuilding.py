@@ -16,7 +16,7 @@ from personas_dagster.errors import InputError
 from personas_dagster.events import staging
 from personas_dagster.events.landing import LandedFile, Landing
 from personas_dagster.events.settings import EventSettings
-from personas_dagster.events.writing import StagedRows, spans, together
+from personas_dagster.events.writing import StagedRows, Suppress, spans, together
 from personas_dagster.interfaces import Engine, Lake
 from personas_dagster.state import State
 from personas_dagster.state.schema import landing_files, loads
@@ -41,13 +41,14 @@ def rebuild(
     *,
     settings: EventSettings,
     dates: Sequence[dt.date],
+    suppress: Suppress | None = None,
 ) -> RebuildReport:
     """Materialise partitions of `raw_events` and `rejected_events` again, row for row.
 
     `settings` are used for what loads do not keep. A load under way must be finished before.
     """
     again = tuple(sorted(set(dates)))
-    by_load = _settings(state, settings)
+    by_load = settings_of_loads(state, settings)
     files = _files_with(landing, state, set(again), set(by_load))
     if not again:
         return RebuildReport(again)
@@ -56,7 +57,9 @@ def rebuild(
         staged = folder / "staged.parquet"
         used = {file.load_id: by_load[file.load_id] for file in files if file.load_id}
         staging.stage(files, session, staged, settings=used, dates=again)
-        rows = StagedRows(session, staged, files, windows=windows, made_again=again)
+        rows = StagedRows(
+            session, staged, files, windows=windows, made_again=again, suppress=suppress
+        )
         total = together(rows.counts().values())
         for date in again:
             total.read_dates[str(date)] += 0  # a partition that is left empty, too
@@ -69,7 +72,8 @@ def rebuild(
     return RebuildReport(again, len(files), total.accepted, total.rejected, total.duplicates)
 
 
-def _settings(state: State, settings: EventSettings) -> dict[int, EventSettings]:
+def settings_of_loads(state: State, settings: EventSettings) -> dict[int, EventSettings]:
+    """The settings that each finished load was started with; `settings` for what it lacks."""
     query = sa.select(loads.c.load_id, loads.c.counts).where(loads.c.status == "loaded")
     return {row["load_id"]: settings.as_recorded(row["counts"]) for row in state.rows(query)}
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import pyarrow as pa
 
@@ -21,7 +22,7 @@ _RAW = """
 SELECT message_id, type, event, user_id, anonymous_id, group_id, previous_id, timestamp,
     received_at, sent_at, original_timestamp, properties, traits, context, integrations,
     source_id, load_id, file_id, line, received_date
-FROM staged ANTI JOIN dropped USING (file_id, line)
+FROM staged ANTI JOIN dropped USING (file_id, line) ANTI JOIN suppressed USING (file_id, line)
 WHERE NOT is_rejected AND received_date BETWEEN $1 AND $2
 """
 
@@ -33,12 +34,15 @@ WHERE is_rejected AND received_date BETWEEN $1 AND $2
 
 _COUNTS = """
 SELECT staged.file_id, received_date, reason, dropped.line IS NOT NULL AS is_duplicate,
+    suppressed.line IS NOT NULL AS is_suppressed,
     count(*) AS messages,
     count(*) FILTER (clock_skew) AS clock_skew,
     count(*) FILTER (oversize) AS oversize,
     count(*) FILTER (empty_group_id) AS empty_group_ids
 FROM staged
 LEFT JOIN dropped ON dropped.file_id = staged.file_id AND dropped.line = staged.line
+LEFT JOIN suppressed
+    ON suppressed.file_id = staged.file_id AND suppressed.line = staged.line
 GROUP BY ALL
 """
 
@@ -50,6 +54,7 @@ class Counts:
     accepted: int = 0
     rejected: int = 0
     duplicates: int = 0
+    suppressed: int = 0  # they name an identifier of a person who was deleted
     clock_skew: int = 0
     oversize: int = 0
     empty_group_ids: int = 0
@@ -66,6 +71,8 @@ class Counts:
             self.reasons[str(row["reason"])] += messages
             self.rejected_dates[date] += messages
             self.received_dates[date] += 0
+        elif row["is_suppressed"]:
+            self.suppressed += messages
         elif row["is_duplicate"]:
             self.duplicates += messages
         else:
@@ -79,6 +86,7 @@ class Counts:
         self.accepted += other.accepted
         self.rejected += other.rejected
         self.duplicates += other.duplicates
+        self.suppressed += other.suppressed
         self.clock_skew += other.clock_skew
         self.oversize += other.oversize
         self.empty_group_ids += other.empty_group_ids
@@ -96,6 +104,7 @@ class Counts:
             "accepted": self.accepted,
             "rejected": self.rejected,
             "duplicates": self.duplicates,
+            "suppressed": self.suppressed,
             "clock_skew": self.clock_skew,
             "oversize": self.oversize,
             "empty_group_ids": self.empty_group_ids,
@@ -151,6 +160,10 @@ def spans(counts: Counts) -> list[Span]:
     ]
 
 
+Suppress: TypeAlias = Callable[[Session, str], pa.Table]
+"""Which messages of a relation of staged rows must not be stored: rows of (file_id, line)."""
+
+
 class StagedRows:
     """The staged rows of a session, with their duplicates told apart."""
 
@@ -162,6 +175,7 @@ class StagedRows:
         *,
         windows: Mapping[int, int],
         made_again: Sequence[dt.date] = (),
+        suppress: Suppress | None = None,
     ) -> None:
         self._session = session
         session.run("SET VARIABLE staged_file = $1", [str(path)])
@@ -174,6 +188,14 @@ class StagedRows:
         session.register("names", pa.Table.from_pylist(rows, schema=pa.schema(names)))
         dropped = duplicates.find(session, windows=windows, made_again=made_again)
         session.register("dropped", dropped)
+        self.suppressed = dropped.slice(0, 0)
+        if suppress is not None:
+            session.run(
+                "CREATE OR REPLACE TEMP VIEW staged_messages AS "
+                "SELECT * FROM staged WHERE NOT is_rejected"
+            )
+            self.suppressed = suppress(session, "staged_messages")
+        session.register("suppressed", self.suppressed)
 
     def accepted(self, span: Span) -> pa.RecordBatchReader:
         return self._session.stream(_RAW, [span.first, span.last])

@@ -22,6 +22,7 @@ from personas_dagster.lake.tables import TABLES, Table
 _COMPACTED_BYTES = 32_000_000
 _KEPT_HOURS = 24 * 7  # files that went stay as long as a reader could need them
 _WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=122_880)
+_LOG_KEPT = "delta.logRetentionDuration"
 
 
 class DeltaLake:
@@ -141,6 +142,23 @@ class DeltaLake:
         except (DeltaError, OSError) as error:
             raise _unavailable(name, self.root, error) from error
         return sum(int(file["num_records"]) for file in added)
+
+    def forget(self, name: str) -> None:
+        if self._is_pinned(name):
+            raise LakeUnavailable(f"a snapshot of {name} is read-only; open the lake itself")
+        table = self._open(name)
+        if table is None:
+            return
+        try:
+            table.alter.set_table_properties({_LOG_KEPT: "interval 0 seconds"})
+            table.vacuum(
+                retention_hours=0, dry_run=False, enforce_retention_duration=False, full=True
+            )
+            table.create_checkpoint()
+            table.cleanup_metadata()
+            table.alter.set_table_properties({_LOG_KEPT: "interval 30 days"})
+        except (DeltaError, OSError) as error:
+            raise _unavailable(name, self.root, error) from error
 
     def files(self, name: str) -> list[str]:
         table = self._open(name)

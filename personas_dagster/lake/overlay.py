@@ -38,6 +38,9 @@ class Overlay:
         self._writable(source)
         return self._writable(name).adopt(name, source, once=once)
 
+    def forget(self, name: str) -> None:
+        self._writable(name).forget(name)
+
     def files(self, name: str) -> list[str]:
         return (self._over if name in self._names else self._base).files(name)
 

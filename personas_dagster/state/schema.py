@@ -212,3 +212,32 @@ tokens = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("revoked_at", Instant),
 )
+
+# What stands for a person who was deleted; `payload` names them until everything is done.
+deletions = sa.Table(
+    "deletions",
+    metadata,
+    sa.Column("deletion_id", _id, primary_key=True, autoincrement=True),
+    sa.Column("status", sa.String(20), nullable=False),  # started, finished
+    sa.Column("started_at", Instant, nullable=False),
+    sa.Column("finished_at", Instant),
+    sa.Column("by", sa.Text, nullable=False),
+    sa.Column("payload", sa.JSON, nullable=False),
+    sa.Column("counts", sa.JSON, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+# Identifiers whose messages are not stored any more (identity/suppression.py).
+suppressions = sa.Table(
+    "suppressions",
+    metadata,
+    sa.Column("sha256", sa.String(64), primary_key=True),  # salted
+    sa.Column("deletion_id", _id, nullable=False),
+    sa.Column("at", Instant, nullable=False),
+)
+
+suppression_salt = sa.Table(
+    "suppression_salt",
+    metadata,
+    sa.Column("salt", sa.String(64), primary_key=True),
+)

@@ -15,7 +15,7 @@ from personas_dagster.errors import StateUnavailable
 from personas_dagster.state import schema
 from personas_dagster.state.leases import Lease
 
-HEAD = "0004"
+HEAD = "0005"
 _BUSY_SECONDS = 5.0
 _MIGRATION_LOCK = 7_665_072  # PostgreSQL's advisory lock; any number, the same in each process
 
@@ -139,6 +139,17 @@ class State:
                 self._watcher = self._engine.connect()
             found: int = self._watcher.exec_driver_sql("PRAGMA data_version").scalar_one()
             return found
+
+    def forget(self) -> None:
+        """Give freed pages back, so that what was deleted is not left in the file either."""
+        if self._engine.dialect.name == "sqlite":
+            statements = ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)")
+        else:
+            statements = ("VACUUM",)
+        with self._translated(), self._engine.connect() as connection:
+            connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            for statement in statements:
+                connection.exec_driver_sql(statement)
 
     def close(self) -> None:
         if self._watcher is not None:

@@ -1,0 +1,1 @@
+"""Deletion of a person: everything stored, everything told, a receipt that names nobody."""
