@@ -39,6 +39,9 @@ class MemoryLake:
     def adopt(self, name: str, source: str, *, once: tuple[str, int] | None = None) -> int:
         return self.append(name, self.table(source))
 
+    def forget(self, name: str) -> None:
+        """There are no earlier versions."""
+
     def table(self, name: str) -> pa.Table:
         return self.tables.get(name, TABLES[name].schema.empty_table())
 

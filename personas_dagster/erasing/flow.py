@@ -118,7 +118,6 @@ def _begin(space: Space, person: Person, *, now: dt.datetime, by: str) -> None:
         new = [{"sha256": one, "deletion_id": number, "at": now} for one in hashed.hashes - there]
         if new:
             connection.execute(sa.insert(suppressions), new)
-        rebuilding.ask(connection, why=f"deletion {number}", now=now)
 
 
 def _unfinished(space: Space) -> list[dict[str, Any]]:
@@ -153,6 +152,8 @@ def _carry_out(space: Space, row: dict[str, Any], *, now: dt.datetime, step: Ste
     step("removing messages")
     with _alone(space, "intake"):
         count(messages.remove(space, person, suppressed(space.state)))
+    with space.state.begin() as connection:
+        rebuilding.ask(connection, why=f"deletion {number}", now=now)
     step("deriving the graph anew")
     with _published(space, f"deletion-{number}-{uuid4().hex[:8]}", now=now):
         _clear_candidates(space)

@@ -143,9 +143,9 @@ class State:
     def forget(self) -> None:
         """Give freed pages back, so that what was deleted is not left in the file either."""
         if self._engine.dialect.name == "sqlite":
-            statements = ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)")
+            statements = ["VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"]
         else:
-            statements = ("VACUUM",)
+            statements = ["VACUUM"]
         with self._translated(), self._engine.connect() as connection:
             connection = connection.execution_options(isolation_level="AUTOCOMMIT")
             for statement in statements:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from personas_dagster.erasing import flow
 from personas_dagster.erasing.person import Person
 from personas_dagster.errors import NotFound
 from personas_dagster.simulators import simulator
+from personas_dagster.simulators.serving import Served
 from personas_dagster.spaces import Space
 from personas_dagster.state.schema import deletions, suppressions
 from tests.place import NOW, Place
@@ -54,6 +56,11 @@ OTHERS = [
     message(12, userId="user-cy", anonymousId="device-of-cy"),
 ]  # fmt: skip
 REJECTED = {"type": "nonsense", "userId": USER, "traits": {"email": ANN[2]}}
+
+
+@pytest.fixture
+def other(new_place: Callable[[], Place]) -> Place:
+    return new_place()
 
 
 @pytest.fixture
@@ -120,7 +127,8 @@ def test_what_is_left_is_as_if_the_person_had_never_been(place: Place, other: Pl
 def test_the_original_files_do_not_bring_the_person_back(place: Place) -> None:
     space = place.refresh(*ANNS, *OTHERS)
     _, person = erase(space)
-    again = place.messages(*ANNS, *OTHERS)
+    assert place.take(place.messages(*ANNS, *OTHERS), space=space).files == 0  # known by its hash
+    again = place.messages(*OTHERS, *ANNS)
     new = place.messages(message(20, userId=USER), message(21, userId="user-dee"))
     report = place.take(again, new, space=space)
     assert (report.suppressed, report.accepted, report.duplicates) == (6, 1, 3)
@@ -209,13 +217,17 @@ def test_nobody_to_delete(place: Place) -> None:
         erase(space)
 
 
-def test_destinations_are_told(place: Place) -> None:
-    with simulator("webhook") as tool:
-        settings = "".join(f"  {key}: {json.dumps(value)}\n" for key, value in tool.given().items())
+def test_destinations_are_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Served() as served:
+        account = simulator("webhook")
+        given = account.settings(served.add("hook", account))
+        monkeypatch.setenv("HOOK_SECRET", given["secret"])
+        given["secret"] = {"env": "HOOK_SECRET"}
+        settings = "".join(f"  {key}: {json.dumps(value)}\n" for key, value in given.items())
         place.write("resources/destinations/hook.yaml", f"type: webhook\nsettings:\n{settings}")
         place.write(
             "sensors/connections/buyers_to_hook.yaml",
-            "key: buyers\ndestination: hook\n",
+            "audience: buyers\ndestination: hook\n",
         )
         space = place.refresh(*ANNS, *OTHERS)
         deliver.deliver(space, "hook", owner="t", now=lambda: NOW)
