@@ -48,6 +48,23 @@ def forget(root: Path, telling: Sequence[str]) -> int:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
     for path in found.rglob("*.db"):
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            _forget(connection, telling)
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return len(runs)
+
+
+def _forget(connection: sqlite3.Connection, telling: Sequence[str]) -> None:
+    """What the removal of runs leaves in an index: an asset's last event, and checks' results."""
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    for (table,) in tables:
+        columns = connection.execute("SELECT name FROM pragma_table_info(?)", [table]).fetchall()
+        for (column,) in columns:
+            where = f'WHERE instr(lower("{column}"), lower(?)) > 0'
+            change = (
+                f'UPDATE "{table}" SET "{column}" = NULL {where}'
+                if table == "asset_keys"
+                else f'DELETE FROM "{table}" {where}'
+            )
+            for text in telling:
+                connection.execute(change, [text])

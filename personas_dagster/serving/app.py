@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from personas_dagster import __version__
 from personas_dagster.serving import (
     definitions_api,
+    deletion_api,
     errors,
     openapi,
     operations,
@@ -68,7 +69,7 @@ def build(
     authority = Authority(spaces)
     app.include_router(profile_api.router(authority))
     app.include_router(definitions_api.router(authority, now=now))
-    # Further surfaces add their routers here.
+    app.include_router(deletion_api.router(authority, now=now))
     app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]
     app.add_middleware(CrossOrigin)
     app.add_middleware(operations.Operations)
