@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -197,38 +198,45 @@ def _clear_candidates(space: Space) -> None:
 
 
 def _tell(space: Space, person: Person, *, now: dt.datetime, step: Step) -> dict[str, str]:
-    """Sync the destinations that were ever told of the person; what became of each."""
+    """Tell the destinations that were ever told of the person; what became of each."""
     told: dict[str, str] = {}
-    for name in _told_of(space, person):
+    for name, recipients in _told_of(space, person).items():
         step(f"telling {name}")
         try:
             report = deliver.deliver(
                 space, name, owner=uuid4().hex, now=lambda: dt.datetime.now(dt.UTC), force=True
             )
+            deleted = deliver.delete_people(space, name, recipients, now=now)
         except PersonasError as error:
             told[name] = f"not told: {type(error).__name__}; delete the person there by hand"
             continue
-        held = [one for one, part in report.connections.items() if part.held]
-        if report.failed or held:
-            told[name] = "not told in full; delete the person there by hand"
-        else:
-            told[name] = "told of every list and audience that the person left"
+        held = any(part.held for part in report.connections.values())
+        synced = (
+            "not told in full; delete the person there by hand"
+            if report.failed or held
+            else "told of every list and audience that the person left"
+        )
+        told[name] = f"{synced}; {deleted}" if deleted else synced
     return told
 
 
-def _told_of(space: Space, person: Person) -> list[str]:
+def _told_of(space: Space, person: Person) -> dict[str, list[dict[str, str]]]:
+    """The space's destinations, each with what it was told the person by."""
     lake = space.ledger_lake
     if space.last_refresh() is None or not lake.files(values.LEDGER):
-        return []
+        return {}
     with space.engine.session(lake) as session:
         session.view(values.LEDGER)
         session.register("gone", pa.table({"profile_id": list(person.profile_ids)}))
-        found = session.fetch(
-            f"SELECT DISTINCT destination FROM {values.LEDGER} "
+        rows = session.fetch(
+            f"SELECT DISTINCT destination, recipient FROM {values.LEDGER} "
             "WHERE profile_id IN (SELECT profile_id FROM gone) ORDER BY ALL"
-        )
-    names: list[str] = found.column(0).to_pylist()
-    return [name for name in names if name in space.destinations]
+        ).to_pylist()
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        if row["destination"] in space.destinations:
+            found.setdefault(row["destination"], []).append(json.loads(row["recipient"]))
+    return found
 
 
 def _finish(space: Space, receipt: Receipt, *, now: dt.datetime) -> None:

@@ -233,7 +233,9 @@ def test_destinations_are_told(place: Place, monkeypatch: pytest.MonkeyPatch) ->
         deliver.deliver(space, "hook", owner="t", now=lambda: NOW)
         assert any(USER in str(row) for row in table(space, "ledger"))
         receipt, _ = erase(space)
-        assert "told" in receipt.destinations["hook"] and "not told" not in str(receipt)
+        assert receipt.destinations["hook"].startswith("told of every list and audience")
+        assert "deleted" in receipt.destinations["hook"]
+        assert not any(USER in str(one) for one in account.people.values())
         assert not any(USER in str(row) for row in table(space, "ledger"))
         assert any("user-bob" in str(row) for row in table(space, "ledger"))
 
