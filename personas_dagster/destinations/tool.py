@@ -49,7 +49,6 @@ from personas_dagster.errors import (
 )
 
 _LARGEST_ANSWER = 10_000_000
-GONE = frozenset({404})  # of a deletion: nobody is there
 
 Person = Mapping[str, str]  # a recipient: identifier types to values
 Row = TypeVar("Row")
@@ -238,6 +237,9 @@ class BatchTool(Tool):
         await self._prepare(batch, pace, makes=True)
         return _whole(await self._run(batch, self.calls, self.perform, pace))
 
+    # statuses by which a deletion's answer, if it is JSON, says that nobody is there
+    gone: ClassVar[frozenset[int]] = frozenset()
+
     def deletions(self, people: Sequence[Person]) -> Sequence[Call]:
         """The requests that delete these people, in order; each person is in at least one."""
         raise NotImplementedError
@@ -246,7 +248,10 @@ class BatchTool(Tool):
         self, call: Call, people: Sequence[Person], pace: Pace
     ) -> Sequence[Outcome]:
         """Make one call of `deletions`, and others that it needs. Outcomes are of its rows."""
-        await self.ask(call, pace, also=GONE)
+        response = await self.ask(call, pace, also=self.gone)
+        error = self.refusal(response)
+        if error is not None and not fields(decoded(response)):  # an address that is nobody's
+            raise error
         return [DELIVERED] * len(call.rows)
 
     async def delete(self, people: Sequence[Person], pace: Pace) -> Sequence[Outcome]:

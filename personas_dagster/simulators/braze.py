@@ -17,7 +17,7 @@ from personas_dagster.simulators.base import (
 from personas_dagster.simulators.faults import Answer, Seen
 
 _KEYS = ("external_id", "email", "phone")
-_LIMIT = 75
+_LIMIT, _DELETIONS = 75, 50
 
 
 class Braze(Simulator):
@@ -26,7 +26,10 @@ class Braze(Simulator):
     type = "braze"
     retry_after = 7.0
     largest_body = 4_000_000
-    routes = (route("POST", "/users/track", "track"),)
+    routes = (
+        route("POST", "/users/track", "track"),
+        route("POST", "/users/delete", "delete"),
+    )
 
     def settings(self, url: str) -> dict[str, Any]:
         return {"base_url": url, "api_key": self.key}
@@ -67,6 +70,20 @@ class Braze(Simulator):
         if len(errors) == request.rows:
             return answer(400, {"message": errors[0]["type"], "errors": errors})
         return answer(201, said)
+
+    def delete(self, request: Request) -> Answer:
+        body = read_json(request)
+        if len(body) != 1 or not body.keys() <= {"external_ids", "email_addresses"}:
+            raise refuse(400, {"message": "exactly one kind of identifier is required"})
+        ((kind, found),) = body.items()
+        request.rows = len(found)
+        if not found or len(found) > _DELETIONS:
+            raise refuse(400, {"message": f"at most {_DELETIONS} users in a request"})
+        if kind == "email_addresses":
+            if not all(one.get("prioritization") for one in found):
+                raise refuse(400, {"message": "prioritization is required"})
+            found = [one["email"] for one in found]
+        return answer(200, {"message": "success", "deleted": sum(map(self.forget, found))})
 
     def _keep(self, name: str, one: dict[str, Any]) -> None:
         who = _who(one)

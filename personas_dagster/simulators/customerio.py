@@ -61,6 +61,8 @@ class CustomerIo(Simulator):
         who = str(one["identifiers"].get("id") or one["identifiers"]["email"])
         if one["action"] == "event":
             self.happen(Event(who, one["name"], one["attributes"], one.get("id")))
+        elif one["action"] == "delete":
+            self.forget(who)
         else:
             has = self.person(who)
             has.update(one["attributes"])
@@ -77,7 +79,7 @@ def _wrong(one: dict[str, Any]) -> dict[str, str] | None:
             return {"reason": "invalid", "field": "email", "message": "not an e-mail address"}
     if one.get("action") == "event" and not one.get("name"):
         return {"reason": "required", "field": "name", "message": "event without a name"}
-    if one.get("action") not in ("identify", "event"):
+    if one.get("action") not in ("identify", "event", "delete"):
         return {"reason": "invalid", "field": "action", "message": "no such action"}
     if len(msgspec.json.encode(one)) > _LARGEST_ITEM:
         return {"reason": "invalid", "field": "batch", "message": "item over 32 kB"}

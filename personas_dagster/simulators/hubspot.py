@@ -30,6 +30,7 @@ class HubSpot(Simulator):
         route("POST", "/crm/v3/properties/{kind}", "make_property"),
         route("POST", "/crm/v3/objects/{kind}/batch/upsert", "upsert"),
         route("POST", "/crm/v3/objects/contacts/batch/read", "read"),
+        route("POST", "/crm/v3/objects/contacts/gdpr-delete", "delete"),
         route("GET", "/crm/v3/objects/contacts/{email}", "read_one"),
         route("GET", "/crm/v3/lists/object-type-id/0-1/name/{name}", "find_list"),
         route("GET", "/crm/v3/lists/{number}", "show_list"),
@@ -111,6 +112,15 @@ class HubSpot(Simulator):
             }
         ]
         return _multi(results, errors if missing else [])
+
+    def delete(self, request: Request) -> Answer:
+        request.rows = 1
+        body = read_json(request)
+        if body.get("idProperty") != "email" or not is_address(body.get("objectId")):
+            raise _no("expected an e-mail address")
+        if not self.forget(self.primary.get(body["objectId"], body["objectId"])):
+            raise refuse(404, {"status": "error", "category": "OBJECT_NOT_FOUND"})
+        return Answer(204, b"")
 
     def read_one(self, request: Request, email: str) -> Answer:
         who = self.primary.get(email, email)

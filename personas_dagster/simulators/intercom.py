@@ -32,6 +32,7 @@ class Intercom(Simulator):
         route("POST", "/contacts/search", "search"),
         route("POST", "/contacts", "make"),
         route("PUT", "/contacts/{number}", "update"),
+        route("DELETE", "/contacts/{number}", "delete"),
         route("POST", "/contacts/{number}/companies", "join"),
         route("POST", "/companies", "company"),
         route("POST", "/events", "event"),
@@ -41,6 +42,7 @@ class Intercom(Simulator):
         super().__init__(**settings)
         self.attributes: dict[str, set[str]] = {"contact": set(), "company": set()}
         self.contacts: dict[str, dict[str, Any]] = {}  # id -> what `people` has too
+        self._made = 0
 
     def settings(self, url: str) -> dict[str, Any]:
         return {"base_url": url, "access_token": self.key}
@@ -85,7 +87,8 @@ class Intercom(Simulator):
         who = body.get("external_id") or body.get("email")
         if who in self.people:
             return _errors(409, "conflict", "A contact matching those details already exists")
-        number = f"ic-{len(self.contacts) + 1}"
+        self._made += 1
+        number = f"ic-{self._made}"
         self.contacts[number] = self.person(str(who))
         self._keep(number, body)
         return answer(200, {"type": "contact", "id": number})
@@ -95,6 +98,14 @@ class Intercom(Simulator):
             return _errors(404, "not_found", "User Not Found")
         self._keep(number, self._checked(request))
         return answer(200, {"type": "contact", "id": number})
+
+    def delete(self, request: Request, number: str) -> Answer:
+        request.rows = 1
+        if number not in self.contacts:
+            return _errors(404, "not_found", "User Not Found")
+        contact = self.contacts.pop(number)
+        self.forget(next(who for who, has in self.people.items() if has is contact))
+        return answer(200, {"type": "contact", "id": number, "deleted": True})
 
     def company(self, request: Request) -> Answer:
         body = read_json(request)

@@ -28,6 +28,8 @@ class Iterable(Simulator):
     routes = (
         route("POST", "/api/users/bulkUpdate", "update"),
         route("POST", "/api/events/trackBulk", "track"),
+        route("DELETE", "/api/users/byUserId/{who}", "delete"),
+        route("DELETE", "/api/users/{who}", "delete"),
         route("GET", "/api/lists", "show_lists"),
         route("POST", "/api/lists", "make_list"),
         route("POST", "/api/lists/subscribe", "subscribe"),
@@ -68,6 +70,12 @@ class Iterable(Simulator):
             self.happen(event)
 
         return self._bulk(request, "events", keep)
+
+    def delete(self, request: Request, who: str) -> Answer:
+        request.rows = 1
+        if not self.forget(who):
+            return answer(404, {"msg": "no such user", "code": "NotFound", "params": None})
+        return answer(200, {"msg": "", "code": "Success", "params": None})
 
     def show_lists(self, request: Request) -> Answer:
         lists = [{"id": n, "name": name, "listType": "Standard"} for n, name in self.names.items()]

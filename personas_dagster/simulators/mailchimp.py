@@ -31,6 +31,7 @@ class Mailchimp(Simulator):
         route("POST", f"{_LIST}/merge-fields", "make_field"),
         route("PUT", f"{_LIST}/members/{{digest}}", "member"),
         route("POST", f"{_LIST}/members/{{digest}}/tags", "tag"),
+        route("POST", f"{_LIST}/members/{{digest}}/actions/delete-permanent", "delete"),
     )
 
     def __init__(self, **settings: Any) -> None:
@@ -88,6 +89,14 @@ class Mailchimp(Simulator):
                 members.add(self.addresses[digest])
             else:
                 members.discard(self.addresses[digest])
+        return Answer(204, b"")
+
+    def delete(self, request: Request, digest: str) -> Answer:
+        request.rows = 1
+        who = self.addresses.pop(digest, None)
+        if who is None:
+            return _problem(404, "Resource Not Found", "The requested resource was not found.")
+        self.forget(who)
         return Answer(204, b"")
 
 

@@ -57,7 +57,11 @@ class Mixpanel(Simulator):
             if row.get("$token") != self.key or str(row["$distinct_id"]) in _PLACEHOLDERS:
                 raise refuse(400, {"error": "$distinct_id, invalid", "status": 0})
         for row in rows:
-            _apply(self.person(self._canonical(row["$distinct_id"])), row)
+            who = self._canonical(row["$distinct_id"])
+            if "$delete" in row:
+                self.people.pop(who, None)  # events stay
+            else:
+                _apply(self.person(who), row)
         return answer(200, {"error": None, "status": 1})
 
     def group(self, request: Request) -> Answer:

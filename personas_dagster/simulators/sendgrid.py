@@ -29,6 +29,7 @@ class SendGrid(Simulator):
     bad = {"email": "not-an-address"}
     routes = (
         route("PUT", "/v3/marketing/contacts", "upsert"),
+        route("DELETE", "/v3/marketing/contacts", "delete"),
         route("POST", "/v3/marketing/contacts/search/emails", "search"),
         route("GET", "/v3/marketing/field_definitions", "show_fields"),
         route("POST", "/v3/marketing/field_definitions", "make_field"),
@@ -97,6 +98,15 @@ class SendGrid(Simulator):
             for email in emails
         }
         return answer(200, {"result": found})
+
+    def delete(self, request: Request) -> Answer:
+        ids = read_query(request).get("ids", "").split(",")
+        if ids == [""] or len(ids) > _SEARCH:
+            raise _no("ids", f"expected 1 to {_SEARCH} ids")
+        request.rows = len(ids)
+        for one in ids:
+            self.forget(one.removeprefix("id-"))
+        return answer(202, {"job_id": f"job-{len(self.requests)}"})
 
     def leave(self, request: Request, number: str) -> Answer:
         if number not in self.names:

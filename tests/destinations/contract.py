@@ -276,10 +276,11 @@ def _deletions(subject: Subject) -> list[dict[str, Any]]:
     """The requests that delete one person of each kind that the tool can be told of."""
     account, opened = subject.account()
     destination = opened()
-    for messages in (case(name, destination.abilities) for name in DELETED):
-        deliver(destination, messages)
+    names = [name for name in DELETED if deletable(name, destination.abilities)]
+    for name in names:
+        deliver(destination, case(name, destination.abilities))
     account.requests.clear()
-    known = [who for name in DELETED if (who := deletable(name, destination.abilities))]
+    known = [deletable(name, destination.abilities) for name in names]
     assert bool(known) == destination.abilities.can_delete
     assert delete(destination, known) == [DELIVERED] * len(known)
     assert account.people == {}
@@ -673,6 +674,8 @@ def understands_faults_of_deletions(subject: Subject) -> None:
                 assert caught.value.retry_after == account.retry_after
             assert delete(opened(), [message.recipient]) == [DELIVERED]
             assert account.people == {}
+        account, opened = subject.account()
+        send(opened(), [message])
         account.faults.next(*[None] * before, lambda seen: _echo(seen, 400))
         with pytest.raises(DeliveryError) as caught:
             delete(opened(), [message.recipient])

@@ -9,7 +9,7 @@ import httpx
 from personas_dagster.activation.destination import DELIVERED, Message, Outcome
 from personas_dagster.destinations.braze import payload
 from personas_dagster.destinations.braze.settings import BrazeSettings
-from personas_dagster.destinations.tool import BatchTool, Call, decoded, fields, items
+from personas_dagster.destinations.tool import BatchTool, Call, Person, decoded, fields, items
 from personas_dagster.errors import Rejected
 
 
@@ -25,6 +25,9 @@ class Braze(BatchTool):
 
     def calls(self, batch: Sequence[Message]) -> Sequence[Call]:
         return [payload.call(batch, app_id=self._app_id, existing_only=self._existing_only)]
+
+    def deletions(self, people: Sequence[Person]) -> Sequence[Call]:
+        return payload.deletions(people)
 
     def outcomes(self, call: Call, response: httpx.Response) -> Sequence[Outcome]:
         """`message: success` does not say that all is well: `errors` names objects by index."""

@@ -7,7 +7,9 @@ from typing import Any
 
 from personas_dagster.activation.destination import Message
 from personas_dagster.destinations.reading import attributes_of, properties_of
-from personas_dagster.destinations.tool import Call
+from personas_dagster.destinations.tool import Call, Person
+
+DELETE = "/users/delete"
 
 
 def call(batch: Sequence[Message], *, app_id: str | None, existing_only: bool) -> Call:
@@ -34,6 +36,21 @@ def call(batch: Sequence[Message], *, app_id: str | None, existing_only: bool) -
         ]
     headers = {"X-Braze-Batch": "true"} if len(batch) > 1 else {}
     return Call("POST", "/users/track", body, rows=(*identifies, *tracks), headers=headers)
+
+
+def deletions(people: Sequence[Person]) -> list[Call]:
+    """A request names people in one way only. Of several with an e-mail, Braze deletes one."""
+    known = tuple(row for row, person in enumerate(people) if "user_id" in person)
+    others = tuple(row for row, person in enumerate(people) if "user_id" not in person)
+    found = []
+    if known:
+        ids = [people[row]["user_id"] for row in known]
+        found.append(Call("POST", DELETE, {"external_ids": ids}, known))
+    if others:
+        first = ["unidentified", "most_recently_updated"]
+        emails = [{"email": people[row]["email"], "prioritization": first} for row in others]
+        found.append(Call("POST", DELETE, {"email_addresses": emails}, others))
+    return found
 
 
 def _who(message: Message, existing_only: bool) -> dict[str, Any]:

@@ -26,7 +26,9 @@ Instance = Literal[
 class BrazeSettings(ToolSettings):
     """Settings of one workspace."""
 
-    api_key: Annotated[SecretStr, Field(description="REST API key with `users.track`.")]
+    api_key: Annotated[
+        SecretStr, Field(description="REST API key with `users.track`, and `users.delete`.")
+    ]
     instance: Annotated[Instance, Field(description="The instance, as the dashboard names it.")] = (
         "US-01"
     )
@@ -55,6 +57,8 @@ class BrazeSettings(ToolSettings):
             kind="event",
             matches_on=("user_id", "email", "phone"),
             forms=("identify", "track"),
+            deletes_by=("user_id", "email"),
+            deletes_at_once=50,
             batch_size=self.batch_size,
             max_batch_bytes=3_500_000,
             requests_per_second=self.requests_per_second,

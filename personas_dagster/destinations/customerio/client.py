@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import httpx
 
-from personas_dagster.activation.destination import DELIVERED, Message, Outcome
-from personas_dagster.destinations.customerio.payload import operation
+from personas_dagster.activation.destination import DELIVERED, Message, Outcome, Pace
+from personas_dagster.destinations.customerio.payload import deletion, operation
 from personas_dagster.destinations.customerio.settings import CustomerIoSettings
-from personas_dagster.destinations.tool import BatchTool, Call, decoded, fields, items
+from personas_dagster.destinations.tool import BatchTool, Call, Person, decoded, fields, items
 from personas_dagster.errors import Rejected
 
 
@@ -26,6 +26,15 @@ class CustomerIo(BatchTool):
             for message in batch
         ]
         return [Call("POST", "/api/v2/batch", {"batch": operations}, rows=tuple(range(len(batch))))]
+
+    def deletions(self, people: Sequence[Person]) -> Sequence[Call]:
+        operations = [deletion(person) for person in people]
+        return [Call("POST", "/api/v2/batch", {"batch": operations}, tuple(range(len(people))))]
+
+    async def perform_deletion(
+        self, call: Call, people: Sequence[Person], pace: Pace
+    ) -> Sequence[Outcome]:
+        return self.outcomes(call, await self.ask(call, pace))
 
     def outcomes(self, call: Call, response: httpx.Response) -> Sequence[Outcome]:
         """207 names the operations that were refused by their place in the batch."""

@@ -12,6 +12,7 @@ from personas_dagster.destinations.reading import (
     seconds_of,
     traits_of,
 )
+from personas_dagster.destinations.tool import Person
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
@@ -20,7 +21,7 @@ def operation(message: Message, *, object_type: str, event_ids: bool) -> dict[st
     """One message as one operation."""
     if message.form == "group":
         return _account(message, object_type)
-    who = {"type": "person", "identifiers": _identifiers(message)}
+    who = {"type": "person", "identifiers": _identifiers(message.recipient)}
     if message.form == "track":
         return {
             **who,
@@ -33,10 +34,14 @@ def operation(message: Message, *, object_type: str, event_ids: bool) -> dict[st
     return {**who, "action": "identify", "attributes": traits_of(message)}
 
 
-def _identifiers(message: Message) -> dict[str, str]:
-    if "user_id" in message.recipient:
-        return {"id": message.recipient["user_id"]}
-    return {"email": message.recipient["email"]}
+def deletion(person: Person) -> dict[str, Any]:
+    return {"type": "person", "action": "delete", "identifiers": _identifiers(person)}
+
+
+def _identifiers(person: Person) -> dict[str, str]:
+    if "user_id" in person:
+        return {"id": person["user_id"]}
+    return {"email": person["email"]}
 
 
 def _account(message: Message, object_type: str) -> dict[str, Any]:

@@ -41,6 +41,8 @@ class CustomerIoSettings(ToolSettings):
         return Abilities(
             kind="event",
             matches_on=("user_id", "email"),
+            deletes_by=("user_id", "email"),
+            deletes_at_once=self.batch_size,
             batch_size=self.batch_size,
             max_batch_bytes=450_000,
             requests_per_second=self.requests_per_second,

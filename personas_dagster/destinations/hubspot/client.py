@@ -11,7 +11,7 @@ from personas_dagster.activation.destination import DELIVERED, Message, Outcome,
 from personas_dagster.destinations.hubspot import payload
 from personas_dagster.destinations.hubspot.settings import HubSpotSettings
 from personas_dagster.destinations.reading import attributes_of
-from personas_dagster.destinations.tool import BatchTool, Call, decoded, fields, items
+from personas_dagster.destinations.tool import BatchTool, Call, Person, decoded, fields, items
 from personas_dagster.errors import DeliveryError, NeedsSetup, Rejected, Unavailable
 
 _LATER = frozenset({"RATE_LIMITS", "INTERNAL_ERROR", "CONFLICT"})
@@ -20,6 +20,8 @@ _HERE_ALREADY = frozenset({409})
 
 class HubSpot(BatchTool):
     """One account."""
+
+    gone = frozenset({404})
 
     def __init__(self, settings: HubSpotSettings) -> None:
         super().__init__(settings)
@@ -66,6 +68,9 @@ class HubSpot(BatchTool):
 
     def calls(self, batch: Sequence[Message]) -> Sequence[Call]:
         return payload.calls(batch, self._hubspot.company_property)
+
+    def deletions(self, people: Sequence[Person]) -> Sequence[Call]:
+        return [payload.deletion(person, row) for row, person in enumerate(people)]
 
     def outcomes(self, call: Call, response: httpx.Response) -> Sequence[Outcome]:
         errors = named(decoded(response), self)

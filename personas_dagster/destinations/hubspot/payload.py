@@ -7,7 +7,7 @@ from typing import Any
 
 from personas_dagster.activation.destination import Message
 from personas_dagster.destinations.reading import apart, as_text, attributes_of, traits_of
-from personas_dagster.destinations.tool import Call
+from personas_dagster.destinations.tool import Call, Person
 
 CONTACTS, COMPANIES = "/crm/v3/objects/contacts", "/crm/v3/objects/companies"
 PROPERTIES = "/crm/v3/properties"
@@ -31,6 +31,12 @@ def calls(batch: Sequence[Message], company_property: str | None) -> list[Call]:
             for rows in apart(companies, lambda row: str(batch[row].body["groupId"]))
         ]  # fmt: skip
     return found
+
+
+def deletion(person: Person, row: int) -> Call:
+    """For good; a contact that is only archived could be restored."""
+    body = {"idProperty": "email", "objectId": person["email"].lower()}
+    return Call("POST", f"{CONTACTS}/gdpr-delete", body, rows=(row,))
 
 
 def address(message: Message) -> str:

@@ -42,6 +42,7 @@ class HubSpotSettings(ToolSettings):
         return Abilities(
             kind="event",
             matches_on=("email",),
+            deletes_by=("email",),
             forms=("identify", "group") if self.company_property else ("identify",),
             batch_size=self.batch_size,
             requests_per_second=self.requests_per_second,

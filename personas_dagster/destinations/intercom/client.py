@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from personas_dagster.activation.destination import DELIVERED, Message, Outcome, Pace
 from personas_dagster.destinations.intercom import payload
 from personas_dagster.destinations.intercom.settings import IntercomSettings
-from personas_dagster.destinations.tool import BatchTool, Call, decoded, fields, items
+from personas_dagster.destinations.tool import BatchTool, Call, Person, decoded, fields, items
 from personas_dagster.errors import NeedsSetup, Rejected, Unavailable
 
 _UNKNOWN = frozenset({404})
@@ -17,6 +18,8 @@ class Intercom(BatchTool):
     """One workspace. It takes one contact at a time, and must be asked whether it is there."""
 
     reset_headers = ("x-ratelimit-reset",)
+
+    gone = frozenset({404})
 
     def __init__(self, settings: IntercomSettings) -> None:
         super().__init__(settings)
@@ -63,12 +66,12 @@ class Intercom(BatchTool):
 
     def before(self, call: Call, batch: Sequence[Message]) -> Sequence[Call]:
         message = batch[call.rows[0]]
-        return [payload.search(message)] if message.form == "identify" else []
+        return [payload.search(message.recipient)] if message.form == "identify" else []
 
     async def perform(self, call: Call, batch: Sequence[Message], pace: Pace) -> Sequence[Outcome]:
         message = batch[call.rows[0]]
         if message.form == "identify":
-            number = await self._find(payload.search(message), pace)
+            number = await self._find(payload.search(message.recipient), pace)
             if number:
                 call = Call("PUT", f"{payload.CONTACTS}/{number}", call.body, rows=call.rows)
         response = await self.ask(
@@ -85,11 +88,26 @@ class Intercom(BatchTool):
                 await self.ask(Call("POST", path, {"id": str(answer["id"])}), pace)
         return [DELIVERED]
 
-    async def _find(self, search: Call, pace: Pace) -> str | None:
+    def deletions(self, people: Sequence[Person]) -> Sequence[Call]:
+        return [replace(payload.search(one), rows=(row,)) for row, one in enumerate(people)]
+
+    async def perform_deletion(
+        self, call: Call, people: Sequence[Person], pace: Pace
+    ) -> Sequence[Outcome]:
+        """Each contact that the search finds."""
+        for number in await self._search(call, pace):
+            gone = Call("DELETE", f"{payload.CONTACTS}/{number}", rows=call.rows)
+            await super().perform_deletion(gone, people, pace)
+        return [DELIVERED]
+
+    async def _search(self, search: Call, pace: Pace) -> list[str]:
         answer = fields(decoded(await self.ask(search, pace)))
         if not isinstance(answer.get("data"), list):
             raise Unavailable("Intercom did not say whether the contact is there")
-        found = [str(one["id"]) for one in items(answer["data"]) if one.get("id")]
+        return [str(one["id"]) for one in items(answer["data"]) if one.get("id")]
+
+    async def _find(self, search: Call, pace: Pace) -> str | None:
+        found = await self._search(search, pace)
         if len(found) > 1:
             raise Rejected(f"{len(found)} contacts have this identifier; merge them in Intercom")
         return found[0] if found else None

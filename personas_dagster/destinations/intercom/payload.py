@@ -12,7 +12,7 @@ from personas_dagster.destinations.reading import (
     seconds_of,
     traits_of,
 )
-from personas_dagster.destinations.tool import Call
+from personas_dagster.destinations.tool import Call, Person
 
 CONTACTS, COMPANIES, EVENTS = "/contacts", "/companies", "/events"
 ATTRIBUTES = "/data_attributes"
@@ -28,11 +28,11 @@ def custom(message: Message, model: str) -> dict[str, Any]:
     return {k: v for k, v in flat(attributes_of(message)).items() if k not in _OWN[model]}
 
 
-def search(message: Message) -> Call:
+def search(person: Person) -> Call:
     """By user id, else by e-mail."""
-    if "user_id" in message.recipient:
-        return search_by("external_id", message.recipient["user_id"])
-    return search_by("email", message.recipient["email"])
+    if "user_id" in person:
+        return search_by("external_id", person["user_id"])
+    return search_by("email", person["email"])
 
 
 def search_by(field: str, value: str) -> Call:

@@ -47,6 +47,7 @@ class IntercomSettings(ToolSettings):
         return Abilities(
             kind="event",
             matches_on=("user_id", "email"),
+            deletes_by=("user_id", "email"),
             requests_per_second=self.requests_per_second,
             concurrency=self.concurrency,
         )

@@ -10,9 +10,11 @@ import httpx
 from personas_dagster.activation.destination import DELIVERED, Message, Outcome, Pace
 from personas_dagster.destinations.iterable import payload
 from personas_dagster.destinations.iterable.settings import IterableSettings
-from personas_dagster.destinations.tool import BatchTool, Call, Spacing, decoded, fields
+from personas_dagster.destinations.tool import BatchTool, Call, Person, Spacing, decoded, fields
 from personas_dagster.errors import DeliveryError, Rejected, Unavailable
 
+_DELETIONS_PER_SECOND = 100
+_NOBODY = frozenset({400, 404})  # if the code says so
 # what `failedUpdates` calls the rows that it did not take; all but conflicts are for good
 _REASONS = {
     "invalid": "is not valid",
@@ -28,6 +30,7 @@ class Iterable(BatchTool):
 
     def __init__(self, settings: IterableSettings) -> None:
         super().__init__(settings)
+        self._deleting = Spacing(_DELETIONS_PER_SECOND)
         self._spacing = {
             payload.USERS: Spacing(settings.bulk_users_per_second),
             payload.EVENTS: Spacing(settings.bulk_events_per_second),
@@ -39,6 +42,21 @@ class Iterable(BatchTool):
     async def perform(self, call: Call, batch: Sequence[Message], pace: Pace) -> Sequence[Outcome]:
         await self._spacing[call.path]()
         return await super().perform(call, batch, pace)
+
+    def deletions(self, people: Sequence[Person]) -> Sequence[Call]:
+        return [payload.deletion(person, row) for row, person in enumerate(people)]
+
+    async def perform_deletion(
+        self, call: Call, people: Sequence[Person], pace: Pace
+    ) -> Sequence[Outcome]:
+        await self._deleting()
+        response = await self.ask(call, pace, also=_NOBODY)
+        error = self.refusal(response)
+        if error is not None:
+            code = str(fields(decoded(response)).get("code"))
+            if code != "NotFound" and not code.startswith("Unknown"):
+                raise error
+        return [DELIVERED]
 
     def outcomes(self, call: Call, response: httpx.Response) -> Sequence[Outcome]:
         rows = call.body.get("users") or call.body["events"]

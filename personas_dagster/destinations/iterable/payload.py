@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import quote
 
 from personas_dagster.activation.destination import Message
 from personas_dagster.destinations.reading import attributes_of, properties_of, seconds_of
-from personas_dagster.destinations.tool import Call
+from personas_dagster.destinations.tool import Call, Person
 
 USERS, EVENTS = "/api/users/bulkUpdate", "/api/events/trackBulk"
 
@@ -33,6 +34,15 @@ def who(message: Message) -> dict[str, Any]:
     if "email" in message.recipient:
         found["email"] = message.recipient["email"]
     return found
+
+
+def deletion(person: Person, row: int) -> Call:
+    """By user id, else by e-mail."""
+    if "user_id" in person:
+        path = f"/api/users/byUserId/{quote(person['user_id'], safe='')}"
+    else:
+        path = f"/api/users/{quote(person['email'], safe='')}"
+    return Call("DELETE", path, rows=(row,))
 
 
 def _user(message: Message) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class IterableSettings(ToolSettings):
             kind="event",
             matches_on=MATCHES[self.project],
             forms=("identify", "track"),
+            deletes_by=MATCHES[self.project],
             batch_size=self.batch_size,
             max_batch_bytes=3_500_000,
             requests_per_second=self.requests_per_second,

@@ -9,7 +9,7 @@ import httpx
 from personas_dagster.activation.destination import Message, Pace
 from personas_dagster.destinations.mailchimp import payload
 from personas_dagster.destinations.mailchimp.settings import MailchimpSettings
-from personas_dagster.destinations.tool import BatchTool, Call, decoded, fields, items
+from personas_dagster.destinations.tool import BatchTool, Call, Person, decoded, fields, items
 from personas_dagster.errors import DeliveryError, NeedsSetup, Throttled, Unavailable
 
 _MOST_FIELDS = "1000"
@@ -18,6 +18,8 @@ _MISSING = frozenset({404})
 
 class Mailchimp(BatchTool):
     """One audience at Mailchimp. It takes one member at a time."""
+
+    gone = frozenset({404})
 
     def __init__(self, settings: MailchimpSettings) -> None:
         super().__init__(settings)
@@ -73,6 +75,9 @@ class Mailchimp(BatchTool):
             for row, message in enumerate(batch)
             for call in self._of(message)
         ]
+
+    def deletions(self, people: Sequence[Person]) -> Sequence[Call]:
+        return [payload.deletion(person, row, self._mailchimp) for row, person in enumerate(people)]
 
     def _of(self, message: Message) -> list[Call]:
         """The member, and the tag: a member who is refused gets none."""

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from personas_dagster.activation.destination import Message
 from personas_dagster.destinations.mailchimp.settings import MailchimpSettings
 from personas_dagster.destinations.reading import as_text, attributes_of
-from personas_dagster.destinations.tool import Call
+from personas_dagster.destinations.tool import Call, Person
 
 # what the platform calls it -> the merge tag that each audience has from the start
 _OWN = {"first_name": "FNAME", "last_name": "LNAME"}
@@ -70,6 +70,12 @@ def tags(message: Message, settings: MailchimpSettings) -> Call:
         body["is_syncing"] = True
     path = f"{_member_path(message.recipient['email'], settings)}/tags"
     return Call("POST", path, body, rows=(0,))
+
+
+def deletion(person: Person, row: int, settings: MailchimpSettings) -> Call:
+    """For good: a member that is only archived could be found, and brought back."""
+    path = f"{_member_path(person['email'], settings)}/actions/delete-permanent"
+    return Call("POST", path, rows=(row,))
 
 
 def _member_path(address: str, settings: MailchimpSettings) -> str:

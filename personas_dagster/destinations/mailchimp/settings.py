@@ -70,6 +70,7 @@ class MailchimpSettings(ToolSettings):
         return Abilities(
             kind="event",
             matches_on=("email",),
+            deletes_by=("email",),
             forms=("identify",),
             requests_per_second=self.requests_per_second,
             concurrency=self.concurrency,

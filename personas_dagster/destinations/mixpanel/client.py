@@ -9,7 +9,7 @@ import httpx
 from personas_dagster.activation.destination import DELIVERED, Message, Outcome
 from personas_dagster.destinations.mixpanel import payload
 from personas_dagster.destinations.mixpanel.settings import MixpanelSettings
-from personas_dagster.destinations.tool import BatchTool, Call, decoded, fields, items
+from personas_dagster.destinations.tool import BatchTool, Call, Person, decoded, fields, items
 from personas_dagster.errors import DeliveryError, Rejected
 
 
@@ -22,6 +22,9 @@ class Mixpanel(BatchTool):
 
     def calls(self, batch: Sequence[Message]) -> Sequence[Call]:
         return payload.calls(batch, self._mixpanel)
+
+    def deletions(self, people: Sequence[Person]) -> Sequence[Call]:
+        return [payload.deletion(people)]
 
     def refusal(self, response: httpx.Response) -> DeliveryError | None:
         """A strict import that names what failed has taken the rest, though it says 400."""

@@ -9,7 +9,7 @@ from typing import Any
 from personas_dagster.activation.destination import Message
 from personas_dagster.destinations.mixpanel.settings import MixpanelSettings
 from personas_dagster.destinations.reading import attributes_of, milliseconds_of, properties_of
-from personas_dagster.destinations.tool import Call
+from personas_dagster.destinations.tool import Call, Person
 
 # what the platform calls it -> the property that Mixpanel knows
 _RESERVED = {
@@ -56,13 +56,24 @@ def calls(batch: Sequence[Message], settings: MixpanelSettings) -> list[Call]:
     return found
 
 
+def deletion(people: Sequence[Person]) -> Call:
+    """Profiles go; their events stay, but for Mixpanel's own deletion requests."""
+    body = [{"$distinct_id": _id_of(person), "$delete": "null"} for person in people]
+    rows = tuple(range(len(people)))
+    return Call("POST", "/engage", body, rows, params={"verbose": "1"}, key_at=("$token",))
+
+
 def insert_id(message: Message) -> str:
     """At most 36 letters and digits, the same for the same message: doubles are dropped by it."""
     return hashlib.sha256(message.message_id.encode()).hexdigest()[:32]
 
 
 def _distinct_id(message: Message) -> str:
-    return message.recipient.get("user_id") or message.recipient["anonymous_id"]
+    return _id_of(message.recipient)
+
+
+def _id_of(person: Person) -> str:
+    return person.get("user_id") or person["anonymous_id"]
 
 
 def _profile(message: Message) -> dict[str, Any]:

@@ -66,6 +66,8 @@ class MixpanelSettings(ToolSettings):
             kind="event",
             matches_on=("user_id",),
             takes_anonymous=True,
+            deletes_by=("user_id", "anonymous_id"),
+            deletes_at_once=self.batch_size,
             forms=("identify", "track", "group", "alias"),
             knows_alias=True,
             batch_size=self.batch_size,

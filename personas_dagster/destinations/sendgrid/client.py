@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 import httpx
 
-from personas_dagster.activation.destination import Message, Outcome, Pace
+from personas_dagster.activation.destination import DELIVERED, Message, Outcome, Pace
 from personas_dagster.destinations.reading import attributes_of
 from personas_dagster.destinations.sendgrid import payload
 from personas_dagster.destinations.sendgrid.settings import SendGridSettings
 from personas_dagster.destinations.tool import (
     BatchTool,
     Call,
+    Person,
     RowsRefused,
     Spacing,
     decoded,
@@ -59,6 +60,24 @@ class SendGrid(BatchTool):
     def calls(self, batch: Sequence[Message]) -> Sequence[Call]:
         return [payload.upsert(batch, range(len(batch)), self._fields or {})]
 
+    def deletions(self, people: Sequence[Person]) -> Sequence[Call]:
+        return [payload.search(people)]
+
+    async def perform_deletion(
+        self, call: Call, people: Sequence[Person], pace: Pace
+    ) -> Sequence[Outcome]:
+        """Contacts go by id; a search that finds nobody is a 404 with errors."""
+        response = await self.ask(call, pace, also=NOBODY)
+        answer = fields(decoded(response))
+        if response.status_code not in NOBODY:
+            if not isinstance(answer.get("result"), dict):
+                raise Unavailable("SendGrid did not say which contacts are there")
+            if ids := payload.ids(answer):
+                await self.ask(payload.deletion(ids), pace)
+        elif not items(answer.get("errors")):
+            raise self.refusal(response) or Unavailable("HTTP 404")
+        return [DELIVERED] * len(call.rows)
+
     async def perform(self, call: Call, batch: Sequence[Message], pace: Pace) -> Sequence[Outcome]:
         await self._spacing()
         return self.outcomes(call, await self.ask(call, pace, also=BAD))
@@ -78,3 +97,4 @@ class SendGrid(BatchTool):
 
 
 BAD = frozenset({400})
+NOBODY = frozenset({404})

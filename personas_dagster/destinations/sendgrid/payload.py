@@ -9,7 +9,7 @@ from typing import Any
 
 from personas_dagster.activation.destination import Message
 from personas_dagster.destinations.reading import as_text, attributes_of
-from personas_dagster.destinations.tool import Call, fields, items
+from personas_dagster.destinations.tool import Call, Person, fields, items
 
 CONTACTS = "/v3/marketing/contacts"
 FIELDS = "/v3/marketing/field_definitions"
@@ -50,6 +50,21 @@ def _contact(message: Message, known: Mapping[str, Field]) -> dict[str, Any]:
         else:
             custom[f"<id of field {key}>"] = value
     return {**contact, **({"custom_fields": custom} if custom else {})}
+
+
+def search(people: Sequence[Person]) -> Call:
+    emails = sorted({person["email"].lower() for person in people})
+    return Call("POST", f"{CONTACTS}/search/emails", {"emails": emails}, tuple(range(len(people))))
+
+
+def ids(answer: Mapping[str, Any]) -> list[str]:
+    """The contacts that a search found."""
+    contacts = [fields(fields(one).get("contact")) for one in fields(answer.get("result")).values()]
+    return [str(contact["id"]) for contact in contacts if contact.get("id")]
+
+
+def deletion(ids: Sequence[str]) -> Call:
+    return Call("DELETE", CONTACTS, params={"ids": ",".join(ids)})
 
 
 def address(message: Message) -> str:

@@ -42,6 +42,8 @@ class SendGridSettings(ToolSettings):
         return Abilities(
             kind="event",
             matches_on=("email",),
+            deletes_by=("email",),
+            deletes_at_once=100,
             forms=("identify",),
             batch_size=self.batch_size,
             max_batch_bytes=5_000_000,
