@@ -151,7 +151,8 @@ def dev(
         raise PersonasError(f"{root}/workspace.yaml is missing; copy it from a new project")
     context: AbstractContextManager[dict[str, str]]
     context = simulating(shell) if simulate else nullcontext({})
-    with context as more, serving(shell, host, serve_port):
+    webserver = f"http://{host}:{port}"
+    with context as more, serving(shell, host, serve_port, webserver=webserver):
         shell.say(f"Dagster UI: http://{host}:{port} (instance in {home}); Ctrl-C stops it")
         raise typer.Exit(_run_ui(root, home, host, port, more, verbose))
 

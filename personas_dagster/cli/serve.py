@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -57,9 +58,9 @@ def serve(
 
 
 @contextmanager
-def serving(shell: Shell, host: str, port: int) -> Iterator[None]:
+def serving(shell: Shell, host: str, port: int, *, webserver: str) -> Iterator[None]:
     """The HTTP application of all spaces in a process beside this one, for development: it also
-    starts when write keys are not set."""
+    starts when write keys are not set. It tells Dagster's webserver of changed definitions."""
     from personas_dagster.serving.server import Settings, prepare
 
     root = shell.project.root
@@ -74,7 +75,8 @@ def serving(shell: Shell, host: str, port: int) -> Iterator[None]:
         shell.say(f"not set: {missing}")
     command = [sys.executable, "-m", "personas_dagster.cli", "serve", "--allow-missing-keys", "-q"]
     command += ["--project", str(root), "--host", host, "--port", str(port)]
-    process = subprocess.Popen(command, cwd=root)
+    environment = {"PERSONAS_WEBSERVER_URL": webserver, **os.environ}
+    process = subprocess.Popen(command, cwd=root, env=environment)
     shell.say(f"HTTP application: http://{host}:{port}")
     try:
         yield
