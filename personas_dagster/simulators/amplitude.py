@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from personas_dagster.simulators.base import (
 from personas_dagster.simulators.faults import Answer, Seen
 
 _ROWS = 2_000
-_SHORTEST = 5
+_SHORTEST, _DELETIONS = 5, 100
 
 
 class Amplitude(Simulator):
@@ -33,12 +34,17 @@ class Amplitude(Simulator):
         route("POST", "/identify", "identify"),
         route("POST", "/groupidentify", "group"),
         route("POST", "/batch", "batch"),
+        route("POST", "/api/2/deletions/users", "delete"),
     )
 
     def settings(self, url: str) -> dict[str, Any]:
-        return {"base_url": url, "api_key": self.key, "throttle_pause": self.retry_after}
+        keys = {"api_key": self.key, "secret_key": f"secret-{self.key}"}
+        return {"base_url": url, **keys, "throttle_pause": self.retry_after}
 
     def is_authorized(self, seen: Seen) -> bool:
+        if seen.path.startswith("/api/2/"):
+            token = b64encode(f"{self.key}:secret-{self.key}".encode()).decode()
+            return seen.headers.get("authorization") == f"Basic {token}"
         return self.key.encode() in seen.body
 
     def unauthorized(self) -> Answer:
@@ -85,6 +91,18 @@ class Amplitude(Simulator):
             has = row["event_properties"]
             self.happen(Event(_who(row), row["event_type"], has, row["insert_id"]))
         return answer(200, {"code": 200, "events_ingested": len(rows)})
+
+    def delete(self, request: Request) -> Answer:
+        body = read_json(request)
+        ids = body.get("user_ids", [])
+        request.rows = len(ids)
+        if not ids or len(ids) > _DELETIONS or not body.get("requester"):
+            raise refuse(400, {"error": f"expected 1 to {_DELETIONS} users and a requester"})
+        if body.get("ignore_invalid_id") != "True" and set(ids) - self.people.keys():
+            raise refuse(400, {"error": "invalid user ids"})
+        for who in ids:
+            self.forget(who)
+        return answer(200, [{"day": "2026-11-25", "status": "staging"}])
 
     def _identifications(self, request: Request, form: dict[str, str]) -> list[dict[str, Any]]:
         try:

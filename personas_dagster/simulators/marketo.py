@@ -42,6 +42,7 @@ class Marketo(Simulator):
         route("GET", "/rest/v1/activities/external/type/{name}/describe.json", "describe_type"),
         route("POST", "/rest/v1/leads/schema/fields.json", "make_fields"),
         route("POST", "/rest/v1/leads.json", "sync_leads"),
+        route("POST", "/rest/v1/leads/delete.json", "delete_leads"),
         route("POST", "/rest/v1/companies.json", "sync_companies"),
         route("POST", "/rest/v1/activities/external.json", "act"),
         route("GET", "/rest/asset/v1/folder/byName.json", "find_folder"),
@@ -169,7 +170,7 @@ class Marketo(Simulator):
         who = str(row[lookup]).lower()
         is_new = who not in self.people
         if is_new:
-            self.leads[500 + len(self.leads)] = who
+            self.leads[max(self.leads, default=499) + 1] = who
         self.person(who).update(row)
         number = next(number for number, one in self.leads.items() if one == who)
         return {"id": number, "status": "created" if is_new else "updated"}
@@ -189,6 +190,17 @@ class Marketo(Simulator):
         ]
         more = {"nextPageToken": str(start + size)} if len(found) > start + size else {}
         return answer(200, {"success": True, "result": found[start : start + size], **more})
+
+    def delete_leads(self, request: Request) -> Answer:
+        result: list[dict[str, Any]] = []
+        for row in self._input(request):
+            who = self.leads.pop(row["id"], None)
+            if who is None:
+                result.append({"id": row["id"], **_skipped("1004", "Lead not found")})
+            else:
+                self.forget(who)
+                result.append({"id": row["id"], "status": "deleted"})
+        return _yes(result)
 
     def sync_companies(self, request: Request) -> Answer:
         rows = self._input(request)

@@ -11,6 +11,7 @@ from personas_dagster.simulators.base import (
     answer,
     is_address,
     read_json,
+    read_query,
     refuse,
     route,
 )
@@ -27,12 +28,17 @@ class Zendesk(Simulator):
         route("GET", "/api/v2/{kind}_fields", "show_fields"),
         route("POST", "/api/v2/{kind}_fields", "make_field"),
         route("POST", "/api/v2/users/create_or_update", "user"),
+        route("GET", "/api/v2/users/search", "search"),
+        route("DELETE", "/api/v2/users/{number}", "delete"),
+        route("DELETE", "/api/v2/deleted_users/{number}", "delete_for_good"),
         route("POST", "/api/v2/organizations/create_or_update", "organization"),
     )
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.fields: dict[str, set[str]] = {"user": set(), "organization": set()}
+        self.numbers: dict[str, int] = {}  # key of `people` -> user id, also of the deleted
+        self.deleted: set[str] = set()  # not for good
 
     def settings(self, url: str) -> dict[str, Any]:
         return {
@@ -70,7 +76,41 @@ class Zendesk(Simulator):
         if is_new and not user.get("name"):
             raise _no({"name": [{"description": "Name: is too short (minimum is 1 character)"}]})
         self._keep(self.person(who), user, "user")
-        return answer(201 if is_new else 200, {"user": {"id": 1, **user}})
+        number = self.numbers.setdefault(who, len(self.numbers) + 1)
+        return answer(201 if is_new else 200, {"user": {"id": number, **user}})
+
+    def search(self, request: Request) -> Answer:
+        query = read_query(request)
+        wanted = query.get("external_id") or query["query"].removeprefix("email:").strip('"')
+        kind = "external_id" if "external_id" in query else "email"
+        users = [
+            {"id": self.numbers[who], kind: has[kind]}
+            for who, has in self.people.items()
+            if who not in self.deleted and str(has.get(kind)).startswith(wanted)
+        ]
+        return answer(200, {"users": users, "count": len(users)})
+
+    def delete(self, request: Request, number: str) -> Answer:
+        request.rows = 1
+        who = self._who(number)
+        if who in self.deleted:
+            raise refuse(404, {"error": "RecordNotFound", "description": "Not found"})
+        self.deleted.add(who)
+        return answer(200, {"user": {"id": int(number), "active": False}})
+
+    def delete_for_good(self, request: Request, number: str) -> Answer:
+        who = self._who(number)
+        if who not in self.deleted:
+            raise refuse(422, {"error": "RecordInvalid", "description": "delete the user first"})
+        self.deleted.discard(who)
+        self.forget(who)
+        return answer(200, {"deleted_user": {"id": int(number)}})
+
+    def _who(self, number: str) -> str:
+        for who, known in self.numbers.items():
+            if str(known) == number and who in self.people:
+                return who
+        raise refuse(404, {"error": "RecordNotFound", "description": "Not found"})
 
     def organization(self, request: Request) -> Answer:
         request.rows = 1

@@ -667,12 +667,13 @@ def understands_faults_of_deletions(subject: Subject) -> None:
             account, opened = subject.account()
             send(opened(), [message])
             account.faults.next(*[None] * before, fault)
+            destination = opened()
             with pytest.raises(kind) as caught:
-                delete(opened(), [message.recipient])
+                delete(destination, [message.recipient])
             assert MARKER not in str(caught.value)
             if isinstance(caught.value, Throttled):
                 assert caught.value.retry_after == account.retry_after
-            assert delete(opened(), [message.recipient]) == [DELIVERED]
+            assert delete(destination, [message.recipient]) == [DELIVERED]
             assert account.people == {}
         account, opened = subject.account()
         send(opened(), [message])

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import httpx
 
-from personas_dagster.activation.destination import Message
+from personas_dagster.activation.destination import Message, Outcome, Pace
 from personas_dagster.destinations.amplitude import payload
 from personas_dagster.destinations.amplitude.settings import AmplitudeSettings
-from personas_dagster.destinations.tool import BatchTool, Call, RowsRefused, decoded, fields
+from personas_dagster.destinations.tool import (
+    BatchTool,
+    Call,
+    Person,
+    RowsRefused,
+    decoded,
+    fields,
+    revealed,
+)
 from personas_dagster.errors import DeliveryError, Throttled, Unauthorized
 
 # what of a 400 names events by index: field -> indexes
@@ -29,6 +38,15 @@ class Amplitude(BatchTool):
 
     def calls(self, batch: Sequence[Message]) -> Sequence[Call]:
         return payload.calls(batch, self._amplitude)
+
+    def deletions(self, people: Sequence[Person]) -> Sequence[Call]:
+        return [payload.deletion(people, self._amplitude.privacy_url)]
+
+    async def perform_deletion(
+        self, call: Call, people: Sequence[Person], pace: Pace
+    ) -> Sequence[Outcome]:
+        secret = {k: revealed(v) for k, v in self._amplitude.privacy_credentials.items()}
+        return await super().perform_deletion(replace(call, headers=secret), people, pace)
 
     def refusal(self, response: httpx.Response) -> DeliveryError | None:
         """A wrong key is a 400 here; a 400 may name the events at fault, and takes none."""

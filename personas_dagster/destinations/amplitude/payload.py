@@ -15,9 +15,10 @@ from personas_dagster.destinations.reading import (
     properties_of,
     traits_of,
 )
-from personas_dagster.destinations.tool import Call
+from personas_dagster.destinations.tool import Call, Person
 
 IDENTIFY, GROUP, EVENTS = "/identify", "/groupidentify", "/batch"
+DELETIONS = "/api/2/deletions/users"
 
 
 def calls(batch: Sequence[Message], settings: AmplitudeSettings) -> list[Call]:
@@ -44,6 +45,17 @@ def calls(batch: Sequence[Message], settings: AmplitudeSettings) -> list[Call]:
             body["options"] = length
         found.append(Call("POST", EVENTS, body, rows["track"], key_at=("api_key",)))
     return found
+
+
+def deletion(people: Sequence[Person], host: str) -> Call:
+    """Users who are not there are passed over; other projects of the organisation keep theirs."""
+    body = {
+        "user_ids": [person["user_id"] for person in people],
+        "requester": "personas_dagster",
+        "ignore_invalid_id": "True",
+        "delete_from_org": "False",
+    }
+    return Call("POST", DELETIONS, body, tuple(range(len(people))), host=host)
 
 
 def _form(path: str, rows: list[dict[str, Any]], at: tuple[int, ...], options: Any) -> Call:

@@ -44,7 +44,7 @@ _LATER = frozenset({"500", "502", "604", "608", "611", "614", "713", "719", "101
 _SETUP = frozenset(
     {"610", "616", "703", "710", "711"} | {"1006", "1009", "1011", "1013", "1018", "1026"}
 )
-_TAKEN = frozenset({"created", "updated", "added", "removed", "memberof", "notmemberof"})
+_TAKEN = frozenset({"created", "updated", "added", "removed", "deleted", "memberof", "notmemberof"})
 _MIDNIGHT_OF = ZoneInfo("America/Chicago")  # where the daily quota begins anew
 _AN_HOUR = 3600.0
 

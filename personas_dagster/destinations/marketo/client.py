@@ -8,14 +8,15 @@ from typing import Any
 
 import httpx
 
-from personas_dagster.activation.destination import Message, Outcome, Pace
+from personas_dagster.activation.destination import DELIVERED, Message, Outcome, Pace
 from personas_dagster.destinations.marketo import payload
 from personas_dagster.destinations.marketo.api import MarketoTool, Missing
 from personas_dagster.destinations.marketo.settings import MarketoSettings
-from personas_dagster.destinations.tool import Call, decoded, fields, items
-from personas_dagster.errors import NeedsSetup, Unavailable
+from personas_dagster.destinations.tool import Call, Person, decoded, fields, items
+from personas_dagster.errors import NeedsSetup, Rejected, Unavailable
 
 _DESCRIBE_COMPANIES = "/rest/v1/companies/describe.json"
+_GONE = frozenset({"1004"})  # no such lead
 
 
 class Marketo(MarketoTool):
@@ -88,6 +89,29 @@ class Marketo(MarketoTool):
                 f"{' and '.join(payload.ATTRIBUTES)}; make it there, and approve it"
             )
         return number
+
+    def deletions(self, people: Sequence[Person]) -> Sequence[Call]:
+        return [payload.find_lead(one, row, self._marketo) for row, one in enumerate(people)]
+
+    async def perform_deletion(
+        self, call: Call, people: Sequence[Person], pace: Pace
+    ) -> Sequence[Outcome]:
+        """All leads of that name; a first page holds up to 300, and a request deletes as many."""
+        if "," in (call.form or {})["filterValues"]:
+            raise Rejected("Marketo looks up no name that has a comma")
+        answer = fields(decoded(await self.ask(call, pace)))
+        if answer.get("success") is False:  # nothing found, which is no error
+            return [DELIVERED]
+        if not isinstance(answer.get("result"), list):
+            raise Unavailable("Marketo did not say which leads there are")
+        ids = [one["id"] for one in items(answer["result"]) if one.get("id")]
+        if not ids:
+            return [DELIVERED]
+        response = await self.ask(payload.deletion(ids), pace)
+        found = [outcome for _, outcome in self.read(response, len(ids), fine=_GONE)]
+        if answer.get("nextPageToken"):
+            raise Unavailable("more leads of this name are left")
+        return [next((one for one in found if one.error), DELIVERED)]
 
     def calls(self, batch: Sequence[Message]) -> Sequence[Call]:
         return payload.calls(batch, self._marketo)

@@ -8,9 +8,10 @@ from typing import Any
 from personas_dagster.activation.destination import Message
 from personas_dagster.destinations.marketo.settings import MarketoAccount, MarketoSettings
 from personas_dagster.destinations.reading import apart, as_text, attributes_of, flat, traits_of
-from personas_dagster.destinations.tool import Call
+from personas_dagster.destinations.tool import Call, Person
 
 LEADS, COMPANIES = "/rest/v1/leads.json", "/rest/v1/companies.json"
+DELETE = "/rest/v1/leads/delete.json"
 ACTIVITIES = "/rest/v1/activities/external.json"
 TYPES = "/rest/v1/activities/external/type"
 FIELDS = "/rest/v1/leads/schema/fields.json"
@@ -42,6 +43,18 @@ def person(message: Message, settings: MarketoAccount) -> str:
     if settings.user_id_field:
         return message.recipient["user_id"]
     return message.recipient["email"].lower()
+
+
+def find_lead(one: Person, row: int, settings: MarketoAccount) -> Call:
+    """The leads of one person. As a form, so that no address is in a URL."""
+    field = settings.lookup_field
+    value = one["user_id"] if settings.user_id_field else one["email"].lower()
+    form = {"filterType": field, "filterValues": value, "fields": f"id,{field}"}
+    return Call("POST", LEADS, params={"_method": "GET"}, form=form, rows=(row,))
+
+
+def deletion(ids: Sequence[Any]) -> Call:
+    return Call("POST", DELETE, {"input": [{"id": one} for one in ids]})
 
 
 def account(message: Message) -> str:

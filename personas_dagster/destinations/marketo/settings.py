@@ -76,6 +76,7 @@ class MarketoSettings(MarketoAccount):
         return Abilities(
             kind="event",
             matches_on=self.matches_on,
+            deletes_by=self.matches_on,
             forms=tuple(forms),
             batch_size=self.batch_size,
             max_batch_bytes=900_000,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from personas_dagster.activation.destination import DELIVERED, Message, Outcome, Pace
-from personas_dagster.destinations.tool import BatchTool, Call, decoded, fields, items
+from personas_dagster.destinations.tool import BatchTool, Call, Person, decoded, fields, items
 from personas_dagster.destinations.zendesk import payload
 from personas_dagster.destinations.zendesk.settings import ZendeskSettings
 from personas_dagster.errors import NeedsSetup, Rejected, Unavailable
@@ -17,10 +17,13 @@ _INVALID = frozenset({422})
 class Zendesk(BatchTool):
     """One account. It takes one user at a time."""
 
+    gone = frozenset({404})
+
     def __init__(self, settings: ZendeskSettings) -> None:
         super().__init__(settings)
         self._create, self._name_people = settings.create_fields, settings.name_people
         self._known: dict[str, set[str]] = {}  # user or organization -> keys of its fields
+        self._half: dict[str, set[int]] = {}  # search -> users who are deleted, but not for good
 
     async def prepare(self, batch: Sequence[Message], pace: Pace, *, makes: bool = True) -> None:
         """Values of fields that are missing would be lost in silence."""
@@ -53,6 +56,26 @@ class Zendesk(BatchTool):
             if not meta.get("has_more") or not after or params.get("page[after]") == after:
                 return found
             params = {"page[size]": "100", "page[after]": str(after)}
+
+    def deletions(self, people: Sequence[Person]) -> Sequence[Call]:
+        return [payload.search(person, row) for row, person in enumerate(people)]
+
+    async def perform_deletion(
+        self, call: Call, people: Sequence[Person], pace: Pace
+    ) -> Sequence[Outcome]:
+        """A user is deleted, and then for good: between the two, no search finds the user."""
+        answer = fields(decoded(await self.ask(call, pace)))
+        if not isinstance(answer.get("users"), list):
+            raise Unavailable("Zendesk did not say which users are there")
+        half = self._half.setdefault(call.target, set())
+        found = payload.found(items(answer["users"]), people[call.rows[0]])
+        for number in sorted(found | half):
+            half.add(number)
+            for path in (payload.USER, payload.DELETED_USER):
+                gone = Call("DELETE", f"{path}/{number}", rows=call.rows)
+                await super().perform_deletion(gone, people, pace)
+            half.discard(number)
+        return [DELIVERED]
 
     def calls(self, batch: Sequence[Message]) -> Sequence[Call]:
         return [payload.call(message, row) for row, message in enumerate(batch)]

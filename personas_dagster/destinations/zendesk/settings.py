@@ -52,6 +52,7 @@ class ZendeskSettings(ToolSettings):
         return Abilities(
             kind="event",
             matches_on=("user_id", "email"),
+            deletes_by=("user_id", "email"),
             forms=("identify", "group"),
             requires=("name",),
             requests_per_second=self.requests_per_second,
