@@ -29,6 +29,7 @@ from personas_dagster.cli.shell import (
     emit,
     instant,
 )
+from personas_dagster.erasing.exports import EXPORT
 from personas_dagster.freshness import freshness
 
 _TELL_FROM = 20.0  # seconds from which on an export's time is told
@@ -255,6 +256,13 @@ def _export(shell: Shell, chosen: exporting.Export, out: Path) -> None:
             expected=expected,
             progress=lambda done: bar.update(task, completed=done),
         )
+    shell.space.state.audit(
+        EXPORT,
+        str(out.resolve()),
+        at=datetime.now(UTC),
+        outcome="finished",
+        counts={chosen.kind: chosen.key, "rows": written.rows},
+    )
     noun: Literal["members", "profiles"] = "members" if chosen.kind == "audience" else "profiles"
     shell.say(f"{written.profiles} {noun} of {chosen.key} in {out}")
     result: dict[str, Any] = {chosen.kind: chosen.key, "rows": written.rows, "file": str(out)}

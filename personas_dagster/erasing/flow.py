@@ -23,7 +23,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from personas_dagster import deliver, refresh
-from personas_dagster.erasing import messages, records, scanning, values
+from personas_dagster.erasing import exports, messages, records, scanning, values
 from personas_dagster.erasing.person import Person, find
 from personas_dagster.errors import PersonasError
 from personas_dagster.identity import rebuilding
@@ -96,7 +96,7 @@ def is_suppressed(space: Space, identifier: Identifier) -> bool:
 
 def leftovers(space: Space, person: Person, more: Sequence[Path] = ()) -> list[Path]:
     """The files of the space that still hold an identifier of the person."""
-    roots = [space.landing_folder, *more]
+    roots = [space.landing_folder, *exports.written(space.state), *more]
     if "://" not in str(space.settings.lake.location):
         roots.append(space.project.root / str(space.settings.lake.location))
     url = space.state.url
@@ -172,6 +172,7 @@ def _carry_out(space: Space, row: dict[str, Any], *, now: dt.datetime, step: Ste
                 ledger.forget(values.LEDGER)
     step("following up in the profile store and in records")
     refresh.keep_profiles(space)
+    count({"exports": exports.remove(space.state, person)})
     count({"records": records.redact(space.state, person)})
     receipt = Receipt(number, now, row["by"], len(person.profile_ids), person.types, rows, told)
     _finish(space, receipt, now=now)

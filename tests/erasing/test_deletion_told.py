@@ -24,9 +24,14 @@ def said(number: int, **fields: Any) -> dict[str, Any]:
 
 
 ROWS = [
-    said(1, userId="user-ann-secret", anonymousId="device-of-ann", traits={"email": EMAIL}),
+    said(
+        1,
+        userId="user-ann-secret",
+        anonymousId="device-of-ann",
+        traits={"email": EMAIL, "city": "Delft"},
+    ),
     said(2, userId="user-bob", traits={"city": "Ulm"}),
-]
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -42,6 +47,11 @@ def test_the_command(personas: Personas, place: Place) -> None:
     assert personas("ingest", file).code == 0
     assert personas("refresh").code == 0
     file.unlink()
+    exports = [place.root / f"{name}.csv" for name in ("all", "hashed")]
+    assert personas("export", "trait", "city", "--out", exports[0]).code == 0
+    hashed = ["--format", "single", "--id-type", "user_id"]
+    assert personas("export", "trait", "city", *hashed, "--out", exports[1]).code == 0
+    rows = [len(path.read_text().splitlines()) for path in exports]
     asked = personas("delete", f"email:{EMAIL}")
     assert asked.code == 1 and "say --yes" in asked.err
     ended = personas("delete", f"email:{EMAIL}", "--yes", "--verify")
@@ -50,6 +60,8 @@ def test_the_command(personas: Personas, place: Place) -> None:
     assert receipt["profiles"] == 1 and receipt["rows"]["raw_events"] == 1
     assert verified == {"verified": True, "found": 0}
     assert EMAIL not in ended.out + ended.err
+    assert receipt["rows"]["exports"] == 2
+    assert [len(path.read_text().splitlines()) for path in exports] == [n - 1 for n in rows]
     again = personas("delete", f"email:{EMAIL}", "--verify")
     assert again.code == 0 and "deleted before" in again.err
     assert personas("profile", "user_id:user-bob").code == 0
