@@ -43,13 +43,13 @@ class Deleted:
     def said(self) -> str:
         """One line for people. What the tool said may name the person, and is left out."""
         if self.is_whole:
-            return f"deleted there ({self.done} recipients)"
-        parts = [f"{self.done} recipients deleted"]
+            return f"deleted there (recipients: {self.done})"
+        parts = [f"recipients deleted there: {self.done}"]
         if self.refused:
-            parts.append(f"{self.refused} refused, or known there by no identifier to delete by")
+            parts.append(f"refused, or without an identifier to delete by: {self.refused}")
         if self.unreachable:
             why = _WHY.get(type(self.error), "the tool did not answer as it should")
-            parts.append(f"{self.unreachable} not deleted: {why}")
+            parts.append(f"not deleted, since {why}: {self.unreachable}")
         return f"{', '.join(parts)}; delete the person there by hand"
 
 

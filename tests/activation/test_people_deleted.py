@@ -39,7 +39,7 @@ def test_each_is_asked_for_once_in_batches() -> None:
     one = tool()
     found = delete(one, ANN, BO, dict(ANN), CY, {"group_id": "acme"})
     assert one.deleting == [[ANN, BO], [CY]]
-    assert (found.done, found.is_whole, found.said) == (3, True, "deleted there (3 recipients)")
+    assert (found.done, found.is_whole, found.said) == (3, True, "deleted there (recipients: 3)")
 
 
 def test_an_alias_is_two_people() -> None:
@@ -53,7 +53,7 @@ def test_whom_the_tool_cannot_delete_is_said() -> None:
     found = delete(one, CY, {"ios.idfa": "AB"})
     assert one.deleting == [[CY]] and not found.is_whole
     assert found.said == (
-        "1 recipients deleted, 1 refused, or known there by no identifier to delete by; delete "
+        "recipients deleted there: 1, refused, or without an identifier to delete by: 1; delete "
         "the person there by hand"
     )
 
@@ -105,7 +105,7 @@ def test_a_tool_out_of_reach_is_said(error: Exception, calls: int, why: str) -> 
     one.deletion_faults = fail
     found = delete(one, ANN, BO, CY)
     assert len(one.deleting) == calls and found.unreachable == 3
-    assert found.said.endswith(f"3 not deleted: {why}; delete the person there by hand")
+    assert found.said.endswith(f"not deleted, since {why}: 3; delete the person there by hand")
     assert "ann" not in found.said
 
 
@@ -145,7 +145,7 @@ def trail(space: Space) -> list[dict[str, Any]]:
 def test_a_space_deletes_at_its_destinations(shop: tuple[Space, Simulator]) -> None:
     space, account = shop
     said = deliver.delete_people(space, "hook", [ANN], now=NOW)
-    assert said == "deleted there (1 recipients)" and account.people == {}
+    assert said == "deleted there (recipients: 1)" and account.people == {}
     (row,) = trail(space)
     assert (row["subject"], row["outcome"], row["reason"]) == ("hook", "finished", said)
     assert row["counts"] == {"deleted": 1, "refused": 0, "unreachable": 0}
@@ -162,7 +162,11 @@ def test_an_outage_is_said_and_leaves_a_line(shop: tuple[Space, Simulator]) -> N
     space, account = shop
     account.faults.chances["error"] = 1.0
     said = deliver.delete_people(space, "hook", [ANN], now=NOW, retries=RETRIES)
-    assert said and "1 not deleted" in said and "ann" in account.people
+    assert (
+        said
+        and "not deleted, since the tool did not answer as it should: 1" in said
+        and "ann" in account.people
+    )
     assert [(row["outcome"], row["reason"]) for row in trail(space)] == [("failed", said)]
 
 
