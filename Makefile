@@ -47,6 +47,7 @@ layers: $(VENV)/installed-dev ## Imports run one way
 
 bench: $(VENV)/installed-dev ## Load and refresh of 1,000,000 messages (BENCH="1 10 100" for more)
 	$(BIN)/python benchmarks/run.py $(or $(BENCH),1)
+	$(BIN)/python benchmarks/identity.py --messages $(or $(BENCH),1)
 	$(BIN)/python benchmarks/compute.py --millions $(or $(BENCH),1)
 	$(BIN)/python benchmarks/hour.py --millions $(or $(BENCH),1)
 	$(BIN)/python benchmarks/delivery.py 1000000

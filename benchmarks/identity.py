@@ -1,10 +1,12 @@
 """Exact identity resolution against plain connected components, on the same messages.
 
-    python benchmarks/identity.py DIR --messages 1000000
+    python benchmarks/identity.py --messages 1 10      (millions; --folder keeps the data)
 
 Both start at `raw_events` in a lake and end with written identity tables. The plain run knows no
-order, limit, merge, drop or link: DuckDB finds the distinct combinations of the same identifiers,
-`scipy.sparse.csgraph.connected_components` joins them. Then an hourly load on top. Every run is a
+limit, merge, drop or link: DuckDB finds the distinct combinations of the same identifiers,
+`scipy.sparse.csgraph.connected_components` joins them, and `profiles` and `identifiers` are
+written with the same columns (when and by which message each was first seen). The bare run writes
+only which component an identifier is in. Then an hourly load on top. Every run is a
 process of its own, so that its peak of memory is its own; the checks are the findings in SQL (the
 import of Great Expectations, some five seconds whatever the load, is not measured here).
 """
@@ -19,6 +21,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,6 +48,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import messages as generator
 
 HOUR = 50_000
+RUNS = ("land", "bare", "plain", "exact", "hour")
 RULES = IdentityRules()
 _RAW = """
 SELECT "messageId" AS message_id, type, event, "userId" AS user_id,
@@ -96,7 +100,9 @@ def exact(lake: DeltaLake, engine: DuckDBEngine, clock: Clock, *, load_id: int) 
     return dict(found.counts)
 
 
-def plain(lake: DeltaLake, engine: DuckDBEngine, clock: Clock) -> dict[str, Any]:
+def plain(
+    lake: DeltaLake, engine: DuckDBEngine, clock: Clock, *, bare: bool = False
+) -> dict[str, Any]:
     """Connected components, without any protection."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -105,9 +111,16 @@ def plain(lake: DeltaLake, engine: DuckDBEngine, clock: Clock) -> dict[str, Any]
         session.view("raw_events")
         prepare_extraction(session)
         columns = ", ".join(f"{sql} AS {key}" for key, sql in combinations(RULES).items())
-        keys = session.fetch(
-            f"SELECT DISTINCT {', '.join(KEY)} FROM (SELECT {columns} FROM raw_events)"
-        )
+        names = ", ".join(KEY)
+        query = f"SELECT DISTINCT {names} FROM (SELECT {columns} FROM raw_events)"
+        if not bare:
+            query = (
+                f"SELECT {names}, min({{'at': epoch_us(received_at), 'message_id': message_id, "
+                "'source_id': source_id}) AS first "
+                f"FROM (SELECT {columns}, received_at, message_id, source_id FROM raw_events) "
+                f"GROUP BY {names} ORDER BY min(epoch_us(received_at))"
+            )
+        keys = session.fetch(query)
     with clock.step("numbers"):
         spots, values, kinds, size = [], [], [], 0
         for kind in ("user_id", "anonymous_id", "email"):
@@ -131,32 +144,62 @@ def plain(lake: DeltaLake, engine: DuckDBEngine, clock: Clock) -> dict[str, Any]
         a, b = np.concatenate(left), np.concatenate(right)
         graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(size, size))
         count, labels = connected_components(graph, directed=False)
+    found = {"type": pa.concat_arrays(kinds), "value": pa.concat_arrays(values), "label": labels}
+    if not bare:
+        with clock.step("first messages"):
+            row = np.full(size, keys.num_rows)  # combinations come in order, so the least is first
+            for spot in spots:
+                np.minimum.at(row, spot[spot >= 0], np.flatnonzero(spot >= 0))
+            moments = keys.column("first").combine_chunks().take(pa.array(row))
+            found |= {name: moments.field(name) for name in ("at", "message_id", "source_id")}
     with clock.step("write"), engine.session(lake) as session:
-        session.register("components", pa.table({"type": pa.concat_arrays(kinds),
-                         "value": pa.concat_arrays(values), "label": labels}))  # fmt: skip
+        session.register("components", pa.table(found))
+        more = "" if bare else (
+            ", make_timestamptz(\"at\") AS first_seen_at, message_id AS first_message_id, "
+            "source_id, 1::BIGINT AS load_id"
+        )  # fmt: skip
         session.run("CREATE TEMP TABLE named AS SELECT 'users' AS collection, type, value, "
-                    "md5('bench' || label) AS profile_id FROM components")  # fmt: skip
+                    f"md5('bench' || label) AS profile_id{more} FROM components")  # fmt: skip
         lake.append("identifiers", session.stream("SELECT * FROM named"))
-        lake.append("profiles", session.stream("SELECT DISTINCT collection, profile_id FROM named"))
+        profiles = "SELECT DISTINCT collection, profile_id FROM named" if bare else (
+            "SELECT collection, profile_id, first.at AS created_at, "
+            "first.id AS first_message_id, load_id FROM (SELECT collection, profile_id, "
+            "min({'at': first_seen_at, 'id': first_message_id}) AS first, load_id "
+            "FROM named GROUP BY ALL)"
+        )  # fmt: skip
+        lake.append("profiles", session.stream(profiles))
     return {"identifiers": size, "profiles": int(count)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Identity resolution, timed.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--messages", type=int, default=1_000_000)
+    parser.add_argument("--messages", type=float, nargs="+", default=[1], help="millions")
+    parser.add_argument("--folder", type=Path, help="where the data is kept for another run")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--only", choices=["land", "exact", "plain", "hour"])
+    parser.add_argument("--only", choices=RUNS)
     arguments = parser.parse_args()
-    folder: Path = arguments.folder / str(arguments.messages)
-    engine, clock = DuckDBEngine(threads=arguments.threads), Clock()
     if arguments.only:
-        print(json.dumps(one(arguments.only, folder, arguments.messages, engine, clock)))
+        (millions,) = arguments.messages
+        engine, messages = DuckDBEngine(threads=arguments.threads), round(millions * 1e6)
+        found = one(arguments.only, arguments.folder / str(messages), messages, engine, Clock())
+        print(json.dumps(found))
         return
-    for name in ("land", "plain", "exact", "hour"):
-        command = [sys.executable, __file__, *sys.argv[1:], "--only", name]
+    with tempfile.TemporaryDirectory(prefix="personas-identity-") as temporary:
+        for millions in arguments.messages:
+            compare(arguments.folder or Path(temporary), millions, arguments.threads)
+
+
+def compare(folder: Path, millions: float, threads: int) -> None:
+    """Each run in a process of its own, and what the exact one costs beside the others."""
+    print(f"identity: {millions:g} million messages")
+    seconds = {}
+    for name in RUNS:
+        command = [sys.executable, __file__, "--folder", str(folder), "--messages", str(millions),
+                   "--threads", str(threads), "--only", name]  # fmt: skip
         found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-        show(name, found)
+        seconds[name] = show(name, found)
+    exact = seconds["exact"]
+    print(f"ratio  {exact / seconds['plain']:7.2f} x plain, {exact / seconds['bare']:.2f} x bare")
 
 
 def one(
@@ -186,20 +229,23 @@ def one(
         run: Callable[[], dict[str, Any]] = {
             "exact": lambda: exact(DeltaLake(shared), engine, clock, load_id=1),
             "plain": lambda: plain(DeltaLake(shared), engine, clock),
+            "bare": lambda: plain(DeltaLake(shared), engine, clock, bare=True),
         }[name]
         counts = run()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"steps": clock.steps, "counts": counts, "peak": peak}
 
 
-def show(name: str, found: dict[str, Any]) -> None:
+def show(name: str, found: dict[str, Any]) -> float:
+    """Print one run; its seconds."""
     if not found["counts"]:
-        return
+        return 0.0
     steps = found["steps"]
     total = [sum(times) for times in zip(*steps.values(), strict=True)]
     parts = ", ".join(f"{step} {wall:.1f}/{cpu:.1f}" for step, (wall, cpu) in steps.items())
     print(f"{name:6}{total[0]:7.2f} s {total[1]:7.2f} cpu s {found['peak']:6.0f} MiB  ({parts})")
-    print(f"       {found['counts']}")
+    print(f"       {found['counts']}", flush=True)
+    return float(total[0])
 
 
 if __name__ == "__main__":
