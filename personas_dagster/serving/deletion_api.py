@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import Convertor, register_url_convertor
 
 from personas_dagster import curating
 from personas_dagster.erasing import flow
@@ -20,6 +21,21 @@ WhoPath = Annotated[str, Path(description="`type:value` of any external ID of th
 UserPath = Annotated[str, Path(description="`user_id:{id}`: what the profile is looked up by.")]
 _REFUSED = errors.responses(400, 401, 403, 404, 409, 429, 503)
 T = TypeVar("T")
+
+
+class _Who(Convertor[str]):
+    """An identifier, which may hold slashes; what follows it in other paths is not part of it."""
+
+    regex = ".+(?<!/external_ids/delete)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("person", _Who())
 
 
 class ReceiptBody(BaseModel):
@@ -86,7 +102,7 @@ def router(authority: Authority, *, now: Callable[[], dt.datetime]) -> APIRouter
         return IdsBody(data=body.delete_external_ids)
 
     for root in ("spaces", "namespaces"):
-        path = f"/v1/{root}/{{space}}/collections/users/profiles/{{who:path}}"
+        path = f"/v1/{root}/{{space}}/collections/users/profiles/{{who:person}}"
         routes.add_api_route(
             path,
             delete_person,

@@ -22,7 +22,7 @@ PERSON = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tag", ["profiles", "definitions"])
+@pytest.mark.parametrize("tag", ["profiles", "definitions", "deletion"])
 def test_answers_to_a_token_are_as_described(new_place: Callable[[], Place], tag: str) -> None:
     place = web_place(new_place)
     path = place.root / "resources/spaces/main.yaml"
@@ -32,7 +32,8 @@ def test_answers_to_a_token_are_as_described(new_place: Callable[[], Place], tag
     _, token = access.create(space.state, "main", "all", roles=["admin"], now=NOW)
     settings = place.write(
         "schemathesis.toml",
-        '[parameters]\n"path.space" = "main"\n"path.identifier" = ["user_id:0", "nobody"]\n',
+        '[parameters]\n"path.space" = "main"\n"path.identifier" = ["user_id:0", "nobody"]\n'
+        '"path.who" = ["user_id:0", "nobody", "email:no@x.com", "group_id:1"]\n',
     )
     with ServerProcess(place.root) as server:
         done = subprocess.run(
