@@ -203,22 +203,27 @@ def _tell(space: Space, person: Person, *, now: dt.datetime, step: Step) -> dict
     told: dict[str, str] = {}
     for name, recipients in _told_of(space, person).items():
         step(f"telling {name}")
+        said = [_left(space, name)]
         try:
-            report = deliver.deliver(
-                space, name, owner=uuid4().hex, now=lambda: dt.datetime.now(dt.UTC), force=True
-            )
-            deleted = deliver.delete_people(space, name, recipients, now=now)
+            said.append(deliver.delete_people(space, name, recipients, now=now) or "")
         except PersonasError as error:
-            told[name] = f"not told: {type(error).__name__}; delete the person there by hand"
-            continue
-        held = any(part.held for part in report.connections.values())
-        synced = (
-            "not told in full; delete the person there by hand"
-            if report.failed or held
-            else "told of every list and audience that the person left"
-        )
-        told[name] = f"{synced}; {deleted}" if deleted else synced
+            said.append(f"not asked to delete: {type(error).__name__}")
+        told[name] = "; ".join(part for part in said if part)
     return told
+
+
+def _left(space: Space, name: str) -> str:
+    """Sync a destination, so that the person leaves its lists and audiences; how that went."""
+    by_hand = "delete the person there by hand"
+    try:
+        report = deliver.deliver(
+            space, name, owner=uuid4().hex, now=lambda: dt.datetime.now(dt.UTC), force=True
+        )
+    except PersonasError as error:
+        return f"not told: {type(error).__name__}; {by_hand}"
+    if report.failed or any(part.held for part in report.connections.values()):
+        return f"not told in full; {by_hand}"
+    return "told of every list and audience that the person left"
 
 
 def _told_of(space: Space, person: Person) -> dict[str, list[dict[str, str]]]:

@@ -38,13 +38,13 @@ def redact(state: State, person: Person) -> int:
 
 def _facts(connection: sa.Connection, person: Person) -> int:
     """What was decided about the person's identifiers; they are suppressed from now on."""
-    changed, mine = 0, {list_(one) for one in person.identifiers}
+    changed, mine = 0, {_pair(one) for one in person.identifiers}
     for row in connection.execute(sa.select(identity_facts)).mappings().all():
         key = identity_facts.c.fact_id == row["fact_id"]
         if row["collection"] == "users" and (row["type"], row["value"]) in mine:
             connection.execute(sa.delete(identity_facts).where(key))
             changed += 1
-        elif kept := [one for one in row["details"]["company"] if list_(one) not in mine]:
+        elif kept := [one for one in row["details"]["company"] if _pair(one) not in mine]:
             if len(kept) < len(row["details"]["company"]):
                 details = {**row["details"], "company": kept}
                 connection.execute(sa.update(identity_facts).where(key).values(details=details))
@@ -52,7 +52,7 @@ def _facts(connection: sa.Connection, person: Person) -> int:
     return changed
 
 
-def list_(one: Any) -> tuple[str, str]:
+def _pair(one: Any) -> tuple[str, str]:
     kind, value = one
     return kind, value
 
@@ -93,10 +93,9 @@ def _words(connection: sa.Connection, table: sa.Table, pattern: re.Pattern[str])
 def clean(value: Any, pattern: re.Pattern[str]) -> Any:
     """The same JSON value without texts that hold an identifier."""
     if isinstance(value, str):
-        quoted = json.dumps(value, ensure_ascii=False)
-        return pattern.sub(GONE, value) if pattern.search(value) else (
-            GONE if pattern.search(quoted) else value
-        )  # fmt: skip
+        if pattern.search(json.dumps(value, ensure_ascii=False)):  # a short value, by itself
+            return pattern.sub(GONE, value) if pattern.search(value) else GONE
+        return value
     if isinstance(value, dict):
         return {clean(key, pattern): clean(part, pattern) for key, part in value.items()}
     if isinstance(value, list):

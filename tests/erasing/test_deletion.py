@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 
 from personas_dagster import deliver, refresh
 from personas_dagster.digests import digests
-from personas_dagster.erasing import flow
+from personas_dagster.erasing import flow, records
 from personas_dagster.erasing.person import Person
 from personas_dagster.errors import NotFound
 from personas_dagster.simulators import simulator
@@ -254,3 +255,37 @@ def test_the_scan_finds_what_is_packed(tmp_path: Path) -> None:
     assert [path.name for path in scan_of(tmp_path)] == [
         "packed.jsonl.gz", "rows.parquet", "state.db"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "cleaned"),
+    [
+        ({"why": f"found {ANN[2].upper()}, twice"}, {"why": "found(deleted) twice"}),
+        (["7", "77", 7], ["(deleted)", "77", 7]),
+        ({f"email:{ANN[2]}": 1}, {"email(deleted)": 1}),
+        ({"nothing": None}, {"nothing": None}),
+    ],
+)
+def test_words_in_records(value: object, cleaned: object) -> None:
+    pattern = re.compile(Person(("p",), (("user_id", "7"), ("email", ANN[2]))).pattern)
+    assert records.clean(value, pattern) == cleaned
+
+
+def test_a_destination_that_cannot_be_reached_is_named(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOOK_SECRET", "s")
+    with Served() as served:
+        account = simulator("webhook", key="s")
+        given = account.settings(served.add("hook", account)) | {"secret": {"env": "HOOK_SECRET"}}
+        settings = "".join(f"  {key}: {json.dumps(value)}\n" for key, value in given.items())
+        place.write("resources/destinations/hook.yaml", f"type: webhook\nsettings:\n{settings}")
+        place.write(
+            "sensors/connections/buyers_to_hook.yaml", "audience: buyers\ndestination: hook\n"
+        )
+        space = place.refresh(*ANNS, *OTHERS)
+        deliver.deliver(space, "hook", owner="t", now=lambda: NOW)
+    monkeypatch.delenv("HOOK_SECRET")
+    receipt, _ = erase(space)
+    assert receipt.destinations["hook"].startswith("not told: ")
+    assert "by hand" in receipt.destinations["hook"]
