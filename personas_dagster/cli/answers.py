@@ -18,6 +18,7 @@ from rich.tree import Tree
 from personas_dagster.answers import explain as explaining
 from personas_dagster.answers import export as exporting
 from personas_dagster.answers import history as historic
+from personas_dagster.answers import planning
 from personas_dagster.answers import preview as previewing
 from personas_dagster.cli.shell import (
     AsOfOption,
@@ -31,6 +32,7 @@ from personas_dagster.cli.shell import (
 )
 from personas_dagster.erasing.exports import EXPORT
 from personas_dagster.freshness import freshness
+from personas_dagster.project.loader import load_project
 
 _TELL_FROM = 20.0  # seconds from which on an export's time is told
 
@@ -59,6 +61,7 @@ RowsOption = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     app.command()(preview)
+    app.command()(plan)
     app.command()(history)
     explain = typer.Typer(no_args_is_help=True, help="Why something is as it is.")
     explain.command("audience")(explain_audience)
@@ -111,6 +114,36 @@ def preview(
             f"{found.overlap.audience}"
         )
     emit(found.as_json())
+
+
+def plan(
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Another folder of the project; default: what was stored last."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON Lines, not Markdown.")] = False,
+    as_of: AsOfOption = None,
+    project: ProjectOption = Path(),
+    space: SpaceOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """What the definitions, as they are now, would change: who enters and leaves, who is told.
+
+    Writes nothing; Markdown for a pull request. Example: personas plan --against ../main > plan.md
+    """
+    shell = Shell(project, space, quiet, verbose)
+    at = instant(as_of) or previewing.last_instant(shell.space)
+    other = None
+    if against is not None:
+        other = planning.on_data_of(shell.space, load_project(against))
+    with shell.working("evaluating"):
+        found = planning.plan(shell.space, against=other, as_of=at)
+    if as_json:
+        for one in found:
+            emit(planning.as_json(one, at))
+    else:
+        typer.echo(planning.as_markdown(found, at), nl=False)
 
 
 def history(
