@@ -151,7 +151,8 @@ def test_space_without_definitions(new_project: New) -> None:
 
 
 def test_destination_in_a_run_without_changes_is_skipped(project: Project) -> None:
-    both = ["audiences/big_spenders", "destinations/webhook"]
-    result = project.run("__ASSET_JOB", hours=7, select=both)
+    connections = [f"connections/{name}" for name in sorted(project.space().connections)]
+    chosen = ["audiences/big_spenders", *connections, "destinations/webhook"]
+    result = project.run("__ASSET_JOB", hours=7, select=chosen)
     assert not reason(result)
     assert materialised(result) == []
