@@ -51,6 +51,10 @@ class ToolSettings(BaseModel):
             raise ValueError("expected https:// (http:// is for this machine only)")
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError("expected scheme, host and path only; credentials have own settings")
+        try:
+            _ = parts.port
+        except ValueError:
+            raise ValueError("expected a number from 0 to 65535 as the port") from None
         return url.rstrip("/")
 
     @property

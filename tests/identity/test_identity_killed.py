@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class Fuse:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, graph: Graph) -> None:
         self.left, self.after = -1, False
+        self._counting = threading.Lock()
         for owner, name in (
             (type(graph.lake), "append"),
             (type(graph.lake), "replace"),
@@ -37,11 +39,13 @@ class Fuse:
 
     def _around(self, step: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
-            self.left -= 1
-            if self.left == 0 and not self.after:
+            with self._counting:  # tables are written by several threads
+                self.left -= 1
+                mine = self.left == 0
+            if mine and not self.after:
                 raise Killed
             done = step(*args, **kwargs)
-            if self.left == 0:
+            if mine:
                 raise Killed
             return done
 
