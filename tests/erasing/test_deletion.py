@@ -233,7 +233,10 @@ def test_destinations_are_told(place: Place, monkeypatch: pytest.MonkeyPatch) ->
         space = place.refresh(*ANNS, *OTHERS)
         deliver.deliver(space, "hook", owner="t", now=lambda: NOW)
         assert any(USER in str(row) for row in table(space, "ledger"))
-        receipt, _ = erase(space)
+        receipt, person = erase(space)
+        for file in place.root.glob("*.jsonl"):
+            file.unlink()
+        assert left(space, person) == []
         assert receipt.destinations["hook"].startswith("told of every list and audience")
         assert "deleted" in receipt.destinations["hook"]
         assert not any(USER in str(one) for one in account.people.values())
