@@ -6,6 +6,7 @@ way to change.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 from personas_dagster.activation.destination import Message, Pace
@@ -24,17 +25,17 @@ class ListTool(BatchTool):
         self._lists = settings
         self._ids: dict[str, str] = dict(settings.lists)
 
+    @abstractmethod
     async def find_list(self, name: str, pace: Pace) -> str | None:
         """The id of the list of this name; None when there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def make_list(self, name: str, pace: Pace) -> str:
         """Make a list of this name; its id."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def has_list(self, number: str, pace: Pace) -> bool:
         """Whether there is a list of this id, whose members can be changed."""
-        raise NotImplementedError
 
     def list_id(self, message: Message) -> str:
         """The id of a message's list, or what stands for it in a dry run."""

@@ -6,6 +6,7 @@ own settings, which its folder's `settings.py` adds.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from base64 import b64encode
 from collections.abc import Mapping
 from datetime import timedelta
@@ -21,7 +22,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 Text = Annotated[str, Field(min_length=1)]
 
 
-class ToolSettings(BaseModel):
+class ToolSettings(BaseModel, ABC):
     """Settings of one account at a tool. `host` is where it is when `base_url` does not say."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -89,8 +90,9 @@ class ToolSettings(BaseModel):
         return [*(one for one in own if isinstance(one, SecretStr)), *self.credentials.values()]
 
     @property
+    @abstractmethod
     def abilities(self) -> Abilities:
-        raise NotImplementedError
+        """What the tool takes, with these settings."""
 
 
 class ListSettings(ToolSettings):

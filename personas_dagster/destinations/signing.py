@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self
@@ -41,9 +42,9 @@ class SignedTool(BatchTool):
         self._signing_in = asyncio.Lock()  # a lock belongs to one event loop
         return await super().__aenter__()
 
+    @abstractmethod
     def token_call(self) -> Call:
         """The request that an `access_token` is the answer to, in an object with `expires_in`."""
-        raise NotImplementedError
 
     async def ask(
         self, call: Call, pace: Pace, *, also: frozenset[int] = frozenset()

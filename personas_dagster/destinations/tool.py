@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, TypeAlias, TypeVar
@@ -105,6 +106,11 @@ class RowsRefused(Rejected):
         super().__init__("; ".join(sorted(set(self.reasons.values()))))
 
 
+def cannot_delete(people: Sequence[Person]) -> list[Outcome]:
+    """The answer of a tool that deletes nobody."""
+    return [Outcome(Rejected("the tool cannot be asked to delete people"))] * len(people)
+
+
 class Tool:
     """One account. A tool says its `send` and `preview`; most do so by `BatchTool`."""
 
@@ -146,8 +152,8 @@ class Tool:
         return Result()
 
     async def delete(self, people: Sequence[Person], pace: Pace) -> Sequence[Outcome]:
-        """For tools whose abilities say `deletes_by`; the engine asks no other."""
-        raise NotImplementedError
+        """Tools whose abilities say `deletes_by` override this."""
+        return cannot_delete(people)
 
     async def ask(
         self, call: Call, pace: Pace, *, also: frozenset[int] = frozenset()
@@ -203,7 +209,7 @@ class Tool:
         return {**typed, **self._settings.headers, **call.headers}
 
 
-class BatchTool(Tool):
+class BatchTool(Tool, ABC):
     """A tool whose requests are known from the messages, but for what it must be asked first."""
 
     def __init__(self, settings: ToolSettings) -> None:
@@ -225,9 +231,9 @@ class BatchTool(Tool):
         """Make one call, and others that it needs. Outcomes are those of its rows."""
         return self.outcomes(call, await self.ask(call, pace))
 
+    @abstractmethod
     def calls(self, batch: Sequence[Message]) -> Sequence[Call]:
         """The requests of a batch, in order. Each message is in at least one of them."""
-        raise NotImplementedError
 
     def outcomes(self, call: Call, response: httpx.Response) -> Sequence[Outcome]:
         """What an answer says about each of the call's rows."""
@@ -241,8 +247,11 @@ class BatchTool(Tool):
     gone: ClassVar[frozenset[int]] = frozenset()
 
     def deletions(self, people: Sequence[Person]) -> Sequence[Call]:
-        """The requests that delete these people, in order; each person is in at least one."""
-        raise NotImplementedError
+        """The requests that delete these people, in order; each person is in at least one.
+
+        Tools whose abilities say `deletes_by` override this.
+        """
+        return ()
 
     async def perform_deletion(
         self, call: Call, people: Sequence[Person], pace: Pace
@@ -255,6 +264,8 @@ class BatchTool(Tool):
         return [DELIVERED] * len(call.rows)
 
     async def delete(self, people: Sequence[Person], pace: Pace) -> Sequence[Outcome]:
+        if not self.abilities.can_delete:
+            return cannot_delete(people)
         return _whole(await self._run(people, self.deletions, self.perform_deletion, pace))
 
     async def _prepare(self, batch: Sequence[Message], pace: Pace, *, makes: bool) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from personas_dagster.engines.duckdb import DuckDBEngine, DuckDBSession
+from personas_dagster.errors import LakeUnavailable
 from personas_dagster.interfaces import Data
 from personas_dagster.lake.tables import TABLES
 
@@ -32,7 +33,7 @@ class MemoryLake:
         once: tuple[str, int] | None = None,
     ) -> int:
         if where is not None:
-            raise NotImplementedError("a lake in memory replaces whole tables only")
+            raise LakeUnavailable(f"{name} in memory is replaced whole, not where {where}")
         self.tables[name] = _table(name, data)
         return int(self.tables[name].num_rows)
 

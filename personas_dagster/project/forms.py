@@ -7,6 +7,7 @@ in `where` is put into the query as it is written, so that an error in it keeps 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -53,7 +54,7 @@ def plus(first: str, second: str) -> str:
     return f"{total // _SECONDS[unit]} {unit}s"
 
 
-class Form(BaseModel):
+class Form(BaseModel, ABC):
     """Which events count."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -76,8 +77,9 @@ class Form(BaseModel):
         """What stands in front of the condition in the query."""
         return f"event({quoted(self.event)}).where("
 
+    @abstractmethod
     def query(self) -> str:
-        raise NotImplementedError
+        """The query that the form stands for."""
 
 
 class Windowed(Form):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
@@ -72,7 +73,7 @@ def route(method: str, path: str, handler: str) -> Route:
     return Route(method, path, handler, re.compile(pattern))
 
 
-class Simulator:
+class Simulator(ABC):
     """One account. Subclasses have `type`, `routes`, their handlers, and the tool's words.
 
     `people` maps a key (the tool's own best identifier) to attributes; `lists` a name to members;
@@ -102,13 +103,13 @@ class Simulator:
 
     # what a subclass says
 
+    @abstractmethod
     def settings(self, url: str) -> dict[str, Any]:
         """Settings with which a destination reaches this account at an address."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_authorized(self, seen: Seen) -> bool:
         """Whether a request carries the account's key."""
-        raise NotImplementedError
 
     def unauthorized(self) -> Answer:
         return answer(401, {"message": "Unauthorized"})

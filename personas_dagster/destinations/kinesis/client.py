@@ -29,7 +29,7 @@ from personas_dagster.activation.destination import (
 from personas_dagster.destinations.http import MASK, Masks, from_exception, from_response
 from personas_dagster.destinations.kinesis import payload
 from personas_dagster.destinations.kinesis.settings import KinesisSettings
-from personas_dagster.destinations.tool import fields
+from personas_dagster.destinations.tool import cannot_delete, fields
 from personas_dagster.errors import (
     DeliveryError,
     NeedsSetup,
@@ -128,8 +128,8 @@ class Kinesis:
         return Result()
 
     async def delete(self, people: Sequence[Mapping[str, str]], pace: Pace) -> Sequence[Outcome]:
-        """Never asked: what is in a stream stays until it is too old."""
-        raise NotImplementedError
+        """What is in a stream stays until it is too old."""
+        return cannot_delete(people)
 
     async def check(self, connection: Connection, pace: Pace) -> None:
         """Whether the stream is there. Who may not ask that may be allowed to write even so."""
