@@ -55,7 +55,7 @@ def project(root: Path) -> None:
 
 def measure(folder: Path, root: Path) -> list[dict[str, Any]]:
     """Each stage's seconds and the process's peak memory after it."""
-    from personas_dagster import refresh
+    from personas_dagster import intake, refresh
     from personas_dagster.project.loader import load_project
     from personas_dagster.spaces import open_space
 
@@ -73,7 +73,7 @@ def measure(folder: Path, root: Path) -> list[dict[str, Any]]:
     now = AS_OF
     files = sorted(folder.iterdir())
     timed("land (copy, hash)", lambda: space.landing.land(files, now=now))
-    report = timed("load raw_events", lambda: refresh.take_in(space, now=now))
+    report = timed("load raw_events", lambda: intake.take_in(space, now=now))
     timed("merge candidates", lambda: refresh.propose(space, now=now))
     timed("merge guard", lambda: refresh.check(space))
     timed("identity graph", lambda: refresh.apply(space, now=now))

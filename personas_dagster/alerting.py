@@ -8,12 +8,12 @@ from typing import Any
 import stamina
 
 from personas_dagster.errors import PersonasError, Unavailable
-from personas_dagster.project import models
+from personas_dagster.project import fields
 
 _ATTEMPTS = 3
 
 
-def tell_all(declared: Iterable[models.Text], *, title: str, body: str) -> None:
+def tell_all(declared: Iterable[fields.Text], *, title: str, body: str) -> None:
     """Send one alert to every URL that is declared, also where another one cannot be read.
 
     PersonasError names those that did not take it.
@@ -21,7 +21,7 @@ def tell_all(declared: Iterable[models.Text], *, title: str, body: str) -> None:
     urls, problems = [], []
     for url in declared:
         try:
-            urls.append(models.resolve(url))
+            urls.append(fields.resolve(url))
         except PersonasError as error:
             problems.append(str(error))
     try:

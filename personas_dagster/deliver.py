@@ -23,7 +23,7 @@ from personas_dagster.destinations import open_destination
 from personas_dagster.errors import PersonasError
 from personas_dagster.identity import views
 from personas_dagster.interfaces import Session
-from personas_dagster.project import models
+from personas_dagster.project import fields, models
 from personas_dagster.spaces import SECRET_FOUND, Space, literal_secrets
 from personas_dagster.timing import overdue
 from personas_dagster.traits.world import prepare_values
@@ -196,7 +196,7 @@ def _resolved(value: Any) -> Any:
     """Settings with their secrets read: `{env: NAME}` and `{file: PATH}` anywhere in them."""
     if isinstance(value, Mapping):
         if set(value) in ({"env"}, {"file"}):
-            return models.Secret.model_validate(value).read()
+            return fields.Secret.model_validate(value).read()
         return {key: _resolved(part) for key, part in value.items()}
     if isinstance(value, list):
         return [_resolved(part) for part in value]

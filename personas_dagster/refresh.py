@@ -8,18 +8,14 @@ into the identity graph stays: a load that was applied is applied.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from uuid import uuid4
 
 import sqlalchemy as sa
-import stamina
 
 from personas_dagster import freshness
 from personas_dagster.errors import Busy, PersonasError
-from personas_dagster.events import LoadReport, RebuildReport, load, rebuild
 from personas_dagster.events.resolved import compact, fill
 from personas_dagster.identity import loads as identity_loads
 from personas_dagster.identity import rebuilding, views
@@ -31,12 +27,10 @@ from personas_dagster.query import Definition, typed_columns
 from personas_dagster.spaces import Space
 from personas_dagster.state.registry import created, register
 from personas_dagster.state.schema import refreshes
-from personas_dagster.suppressing import filter_of
 from personas_dagster.traits.compute import Computed, compute
 from personas_dagster.traits.custom import refresh_custom_traits
 from personas_dagster.traits.standing import SAMPLE, Standing, base_of_custom, standing_of
 
-_PATIENCE = 600.0  # seconds that an intake waits for another one
 _GRAPH = ("identifiers", "merges", "account_links")
 _FILLED_BY_A_REFRESH = 2_000_000  # messages
 _STANDING = 30  # refreshes
@@ -100,56 +94,6 @@ def check_forward(space: Space, as_of: dt.datetime) -> None:
             f"as of {_text(as_of)} is earlier than the last refresh ({_text(last['as_of'])}); "
             "a refresh only goes forward: use `personas query --as-of` to look back"
         )
-
-
-def take_in(
-    space: Space, *, now: dt.datetime, progress: Callable[[int], None] | None = None
-) -> LoadReport:
-    """Load every file that landed, also those that somebody put into the folder.
-
-    One intake of a space at a time: another one's end is waited for.
-    """
-    with _intake(space):
-        space.landing.discover(now=now)
-        return load(
-            space.landing,
-            space.lake,
-            space.engine,
-            space.state,
-            settings=space.events,
-            now=now,
-            progress=progress,
-            suppress=filter_of(space.state, space.rules),
-        )
-
-
-def rebuild_partitions(
-    space: Space, dates: Sequence[dt.date], *, now: dt.datetime
-) -> RebuildReport:
-    """Make these days of `raw_events` again from the landing copies, with the same content."""
-    take_in(space, now=now)
-    with _intake(space):
-        return rebuild(
-            space.landing,
-            space.lake,
-            space.engine,
-            space.state,
-            settings=space.events,
-            dates=dates,
-            suppress=filter_of(space.state, space.rules),
-        )
-
-
-@contextmanager
-def _intake(space: Space) -> Iterator[None]:
-    lease = space.state.lease("intake", owner=uuid4().hex, holder="an intake of messages")
-    for attempt in stamina.retry_context(on=Busy, attempts=None, timeout=_PATIENCE, wait_max=1.0):
-        with attempt:
-            lease.acquire()
-    try:
-        yield
-    finally:
-        lease.release()
 
 
 def derive_anew(

@@ -27,7 +27,7 @@ from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Lake, Session
 from personas_dagster.lake import DeltaLake
 from personas_dagster.profiles.store import ProfileStore, open_store
-from personas_dagster.project import models, wording
+from personas_dagster.project import fields, models, wording
 from personas_dagster.project.declared import Project, query_definitions, space_identity
 from personas_dagster.query import Definition
 from personas_dagster.simulated import Simulation, WithLedger, read_simulation
@@ -51,7 +51,7 @@ class Space:
     @cached_property
     def lake(self) -> DeltaLake:
         location = self.settings.lake.location
-        options = {k: models.resolve(v) for k, v in self.settings.lake.storage_options.items()}
+        options = {k: fields.resolve(v) for k, v in self.settings.lake.storage_options.items()}
         root = location if "://" in location else str(self.project.root / location)
         return DeltaLake(root, storage_options=options)
 
@@ -62,7 +62,7 @@ class Space:
 
     @cached_property
     def state(self) -> State:
-        url = sa.make_url(models.resolve(self.settings.state.url))
+        url = sa.make_url(fields.resolve(self.settings.state.url))
         if url.get_backend_name() == "sqlite" and url.database:
             url = url.set(database=str(self.project.root / url.database))
         return State(url)

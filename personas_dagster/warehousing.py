@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from personas_dagster.errors import PersonasError, WarehouseError
 from personas_dagster.identity import views
-from personas_dagster.project import models
+from personas_dagster.project import fields, models
 from personas_dagster.refresh import Refresh
 from personas_dagster.spaces import Space
 from personas_dagster.traits import sql
@@ -58,7 +58,7 @@ def _open(space: Space, trait: models.SqlTrait) -> AbstractContextManager[pa.Rec
     if trait.warehouse == "lake":
         return lake_warehouse(space.engine, space.snapshot()).stream(trait.query)
     declared = space.project.warehouses[trait.warehouse].model
-    read: Callable[[], str] = partial(models.resolve, declared.url)
+    read: Callable[[], str] = partial(fields.resolve, declared.url)
     try:
         url = read()
     except PersonasError as error:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from personas_dagster import refresh
+from personas_dagster import intake, refresh
 from personas_dagster.events import LoadReport
 from personas_dagster.project.loader import load_project
 from personas_dagster.spaces import Space, open_space
@@ -68,7 +68,7 @@ class Place:
         space = space or self.space
         if paths:
             space.landing.land(paths, now=NOW)
-        report = refresh.take_in(space, now=NOW)
+        report = intake.take_in(space, now=NOW)
         refresh.propose(space, now=NOW)
         refresh.check(space)
         refresh.apply(space, now=NOW)

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from personas_dagster import refresh
+from personas_dagster import intake, refresh
 from personas_dagster.assets import arrived
 from personas_dagster.assets import metadata as show
 from personas_dagster.assets.keys import Names, declared_at, owners
@@ -65,7 +65,7 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
     )
     def landing(context: dg.AssetExecutionContext, space: SpaceResource) -> Any:
         held = space.hold(context)
-        report = refresh.take_in(held, now=space.now())
+        report = intake.take_in(held, now=space.now())
         new = arrived.since(held, arrived.last_told(context.instance, names.key("landing")))
         for told in arrived.partitions(held, new, raw):
             context.log_event(told)
@@ -89,7 +89,7 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
         window = context.partition_time_window
         first, last = window.start.date(), (window.end - dt.timedelta(microseconds=1)).date()
         dates = [first + dt.timedelta(days=n) for n in range((last - first).days + 1)]
-        report = refresh.rebuild_partitions(held, dates, now=space.now())
+        report = intake.rebuild_partitions(held, dates, now=space.now())
         rows = arrived.held(held, first, last)
         for key in context.partition_keys:
             context.add_asset_metadata({arrived.ROWS: rows.get(key, 0)}, partition_key=key)

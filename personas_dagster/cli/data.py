@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from personas_dagster import intake
 from personas_dagster import refresh as refreshing
 from personas_dagster.cli.shell import (
     AsOfOption,
@@ -51,7 +52,7 @@ def ingest(
     landed = shell.space.landing.land(paths, source_id=source, now=now)
     with shell.working(f"taking in {len(landed)} files") as progress:
         task = progress.task_ids[0]
-        report = refreshing.take_in(
+        report = intake.take_in(
             shell.space,
             now=now,
             progress=lambda done: progress.update(

@@ -22,7 +22,7 @@ from uuid import uuid4
 import pyarrow as pa
 import sqlalchemy as sa
 
-from personas_dagster import deliver, refresh
+from personas_dagster import deliver, intake, refresh
 from personas_dagster.erasing import exports, messages, records, scanning, values
 from personas_dagster.erasing.person import Person, find
 from personas_dagster.errors import PersonasError
@@ -72,7 +72,7 @@ def erase(
     """
     with _alone(space, "refresh"):
         step("taking in what has landed")
-        refresh.take_in(space, now=now)
+        intake.take_in(space, now=now)
         refresh.derive_anew(space, now=now)
         left = [row for row in _unfinished(space) if _holds(row, identifier)]
         if not left:

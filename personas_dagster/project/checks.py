@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from personas_dagster.errors import Problem, QueryError
-from personas_dagster.project import models, wording
+from personas_dagster.project import fields, models, wording
 from personas_dagster.project.declared import (
     Declared,
     Project,
@@ -40,7 +40,7 @@ def cross_check(project: Project, broken: Broken) -> tuple[list[Problem], list[P
         problems += _identity(project, space)
     for destination in project.destinations.values():
         for loc in _passwords(destination.model.settings, ("settings",)):
-            problems.append(destination.document.problem(loc, models.PASSWORD_FOUND))
+            problems.append(destination.document.problem(loc, fields.PASSWORD_FOUND))
     warnings: list[Problem] = []
     sound: dict[str, tuple[Definition, Declared[Any]]] = {}
     for key, declared, definition in query_definitions(project, lambda model: True):
@@ -168,7 +168,7 @@ def _named(
 
 def _passwords(value: Any, loc: Loc) -> Iterator[Loc]:
     """Where a URL with a password stands in settings that only their tool knows."""
-    if isinstance(value, str) and models.has_password(value):
+    if isinstance(value, str) and fields.has_password(value):
         yield loc
     parts: Iterable[tuple[str | int, Any]] = ()
     if isinstance(value, dict):

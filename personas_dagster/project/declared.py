@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from personas_dagster.errors import Problem
-from personas_dagster.project import models
+from personas_dagster.project import fields, models
 from personas_dagster.project.lines import Document
 from personas_dagster.query import Definition
 
-M = TypeVar("M", bound=models.Model)
+M = TypeVar("M", bound=fields.Model)
 
 
 @dataclass(frozen=True)

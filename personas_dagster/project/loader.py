@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from personas_dagster.errors import DefinitionError, InputError, Problem, QueryError
-from personas_dagster.project import models, wording
+from personas_dagster.project import fields, models, wording
 from personas_dagster.project.checks import cross_check, in_query
 from personas_dagster.project.declared import Declared, M, Project, definition_of
 from personas_dagster.project.lines import Document, parse
@@ -24,7 +24,7 @@ from personas_dagster.query import parse as parse_query
 __all__ = ["Declared", "Project", "load_project", "read_definition", "read_project"]
 
 _SQL_FRONT = re.compile(r"\A\s*/\*(.*?)\*/\s*", re.DOTALL)
-FOLDERS: Mapping[str, type[models.Model]] = {
+FOLDERS: Mapping[str, type[fields.Model]] = {
     "assets/sources": models.Source,
     "assets/computed_traits": models.ComputedTrait,
     "assets/audiences": models.Audience,
@@ -192,7 +192,7 @@ def _document(path: Path, shown: Path) -> tuple[Document, str | None]:
     return parse(shown, text), beside
 
 
-def _defaults(model: type[models.Model], path: Path) -> dict[str, Any]:
+def _defaults(model: type[fields.Model], path: Path) -> dict[str, Any]:
     stem = path.stem
     if model is models.Source:
         return {"id": stem}
@@ -203,11 +203,11 @@ def _defaults(model: type[models.Model], path: Path) -> dict[str, Any]:
     return {"name": stem}
 
 
-def _name(model: models.Model) -> str:
+def _name(model: fields.Model) -> str:
     return str(getattr(model, _named_by(model)[0]))
 
 
-def _named_by(model: models.Model) -> tuple[str]:
+def _named_by(model: fields.Model) -> tuple[str]:
     """The field that a declaration goes by."""
     if isinstance(model, models.ComputedTrait | models.Audience | models.SqlTrait):
         return ("key",)

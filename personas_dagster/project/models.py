@@ -7,115 +7,19 @@ The models hold facts as written. What spans files (references, unknown names) i
 from __future__ import annotations
 
 import datetime as dt
-import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
-    SecretStr,
     field_validator,
     model_validator,
 )
 
-from personas_dagster.errors import PersonasError
 from personas_dagster.identity.rules import DEFAULT_BLOCKED, IdentityRules, TypeRule
 from personas_dagster.project import forms
-
-_KEY = re.compile(r"^[a-z][a-z0-9_]{0,99}$")
-_DURATION = re.compile(r"^\s*(\d+)\s*(second|minute|hour|day)s?\s*$")
-_CRON = (
-    (0, 59, ""),
-    (0, 23, ""),
-    (1, 31, ""),
-    (1, 12, "jan feb mar apr may jun jul aug sep oct nov dec"),
-    (0, 7, "sun mon tue wed thu fri sat"),
-)
-_CRON_PART = re.compile(r"(\*|(?P<low>\w+)(-(?P<high>\w+))?)(/(?P<step>\d+))?")
-_PASSWORD = re.compile(r"://[^/@\s:]*:[^/@\s]+@")
-
-
-def _key(value: str) -> str:
-    if not _KEY.match(value):
-        raise ValueError("expected snake_case: a small letter, then letters, digits and _")
-    return value
-
-
-PASSWORD_FOUND = (
-    "found a password in the file, expected none; put the whole URL into the environment and "
-    "write {env: NAME} here"
-)
-
-
-def has_password(text: str) -> bool:
-    """Whether a URL with a password stands in a text."""
-    return bool(_PASSWORD.search(text))
-
-
-def _no_password(value: object) -> object:
-    if isinstance(value, str) and has_password(value):
-        raise ValueError(PASSWORD_FOUND)
-    return value
-
-
-def _duration(value: object) -> object:
-    if isinstance(value, str):
-        found = _DURATION.match(value)
-        if not found:
-            raise ValueError("expected a duration such as `30 days` or `12 hours`")
-        return dt.timedelta(**{f"{found.group(2)}s": int(found.group(1))})
-    return value
-
-
-Key = Annotated[str, AfterValidator(_key)]
-Duration = Annotated[dt.timedelta, BeforeValidator(_duration)]
-Collection = Literal["users", "accounts"]
-
-
-class Model(BaseModel):
-    """Unknown fields are errors: a typo must not become a default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Secret(Model):
-    """Where a value is to be read from when it is needed: the environment, or a file."""
-
-    env: str | None = None
-    file: Path | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> Secret:
-        if (self.env is None) == (self.file is None):
-            raise ValueError("expected exactly one of `env` and `file`")
-        return self
-
-    def read(self) -> SecretStr:
-        """The value; a PersonasError that names the variable or file when there is none."""
-        if self.file is not None:
-            try:
-                return SecretStr(self.file.read_text(encoding="utf-8").strip())
-            except OSError as error:
-                raise PersonasError(
-                    f"secret file {self.file} cannot be read: {error.strerror}"
-                ) from error
-        value = os.environ.get(self.env or "")
-        if not value:
-            raise PersonasError(f"environment variable {self.env} is not set; export it first")
-        return SecretStr(value)
-
-
-Text = Annotated[Secret | str, BeforeValidator(_no_password)]
-
-
-def resolve(value: Text) -> str:
-    """A text as written, or as its secret says."""
-    return value if isinstance(value, str) else value.read().get_secret_value()
+from personas_dagster.project.fields import Collection, Cron, Duration, Key, Model, Secret, Text
 
 
 class Described(Model):
@@ -286,16 +190,11 @@ class Computed(Described):
     query: str | None = None
     lookback: Duration | None = None
     include_historical: bool = Field(default=True, description=_HISTORICAL)
-    schedule: str | None = Field(default=None, description="a cron expression, in UTC")
+    schedule: Cron | None = Field(default=None, description="a cron expression, in UTC")
     tests: tuple[CaseModel, ...] = ()
     enabled: bool = True
 
     ready_made: ClassVar[tuple[str, ...]] = ()
-
-    @field_validator("schedule")
-    @classmethod
-    def _cron(cls, value: str | None) -> str | None:
-        return value if value is None else _cron(value)
 
     @model_validator(mode="after")
     def _one(self) -> Computed:
@@ -485,38 +384,9 @@ class Connection(Model):
 class Schedules(Model):
     """sensors/schedules.yaml: cron expressions, in UTC."""
 
-    refresh: str = "0 * * * *"
-    sql_traits: str = "0 */12 * * *"
+    refresh: Cron = "0 * * * *"
+    sql_traits: Cron = "0 */12 * * *"
     retries: int = Field(default=1, ge=0, description="how often a failed run is started again")
-
-    @field_validator("refresh", "sql_traits")
-    @classmethod
-    def _cron(cls, value: str) -> str:
-        return _cron(value)
-
-
-def _cron(text: str) -> str:
-    if not _is_cron(text):
-        raise ValueError("expected a cron expression of five fields, such as `0 * * * *`")
-    return text
-
-
-def _is_cron(text: str) -> bool:
-    fields = text.lower().split()
-    return len(fields) == len(_CRON) and all(
-        _is_cron_part(part, *span)
-        for field, span in zip(fields, _CRON, strict=True)
-        for part in field.split(",")
-    )
-
-
-def _is_cron_part(part: str, first: int, last: int, names: str) -> bool:
-    found = _CRON_PART.fullmatch(part)
-    if not found or found["step"] == "0":
-        return False
-    ends = [names.split().index(end) + first if end in names.split() else end
-            for end in (found["low"], found["high"]) if end]  # fmt: skip
-    return all(str(end).isdigit() and first <= int(end) <= last for end in ends)
 
 
 class Alerts(Model):

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
-from personas_dagster import deliver, refresh
+from personas_dagster import deliver, intake, refresh
 from personas_dagster.digests import digests
 from personas_dagster.erasing import flow, records
 from personas_dagster.erasing.person import Person
@@ -149,7 +149,7 @@ def test_a_partition_made_again_stays_without_the_person(place: Place) -> None:
     space = place.refresh(*ANNS, *OTHERS)
     erase(space)
     before = digests(space)["raw_events"]
-    refresh.rebuild_partitions(space, [dt.date(2026, 2, 1), dt.date(2026, 2, 3)], now=NOW)
+    intake.rebuild_partitions(space, [dt.date(2026, 2, 1), dt.date(2026, 2, 3)], now=NOW)
     assert digests(space)["raw_events"] == before
 
 
@@ -173,7 +173,7 @@ def test_landed_files_of_every_format(place: Place, kind: str) -> None:
     assert receipt.rows["landing"] == 2
     path.unlink()
     assert left(space, person) == []
-    refresh.rebuild_partitions(space, [dt.date(2026, 2, 1)], now=NOW)
+    intake.rebuild_partitions(space, [dt.date(2026, 2, 1)], now=NOW)
     assert {row["user_id"] for row in table(space, "raw_events")} == {"user-bob", "user-cy"}
 
 

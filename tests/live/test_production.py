@@ -13,7 +13,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from personas_dagster import refresh
+from personas_dagster import intake, refresh
 from personas_dagster.digests import digests
 from personas_dagster.project.loader import load_project
 from personas_dagster.spaces import open_space
@@ -50,7 +50,7 @@ def undisturbed(root: Path, batches: int) -> dict[str, str]:
         this = refresh.begin(
             space, run_id=str(number), now=DAY, as_of=DAY + dt.timedelta(hours=number)
         )
-        refresh.take_in(space, now=DAY)
+        intake.take_in(space, now=DAY)
         refresh.propose(space, now=DAY)
         refresh.check(space)
         refresh.apply(space, now=DAY)

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from personas_dagster.project import forms, models
+from personas_dagster.project.fields import Model, Secret
 
 DOC = Path(__file__).parents[2] / "docs" / "definitions.md"
 MODELS: dict[str, type[BaseModel]] = {
@@ -79,7 +80,7 @@ def test_every_model_has_a_table() -> None:
     declared = {
         model
         for model in vars(models).values()
-        if isinstance(model, type) and issubclass(model, models.Model)
+        if isinstance(model, type) and issubclass(model, Model)
     }
-    known = {models.Model, models.Secret, models.Described, models.Computed}
-    assert declared - known == {one for one in MODELS.values() if issubclass(one, models.Model)}
+    known = {Model, Secret, models.Described, models.Computed}
+    assert declared - known == {one for one in MODELS.values() if issubclass(one, Model)}

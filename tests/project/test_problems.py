@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from personas_dagster.project import models
 from personas_dagster.project.loader import read_project
 from personas_dagster.spaces import destination_problems
 from tests.place import Place
@@ -275,3 +276,18 @@ def test_what_a_destination_cannot_take_is_said_at_once(
     assert wanted in problem and "sensors/connections/c.yaml" in problem
     place.write("sensors/connections/c.yaml", "audience: big\ndestination: lists\nlist_id: '4'\n")
     assert problems(place) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("*/15 0-6 1,15 jul mon-fri", True), ("0 9 * * wed", True), ("0 0 L * *", False),
+        ("0 0 * * mon#1", False), ("@daily", False), ("0 0 * * * *", False), ("", False),
+        ("0 25 * * *", False), ("0 0 LW * *", False),
+    ],
+)  # fmt: skip
+def test_cron_expressions(text: str, holds: bool) -> None:
+    try:
+        assert models.Schedules(refresh=text).refresh == text and holds
+    except ValueError as error:
+        assert not holds and "five fields" in str(error)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from personas_dagster import refresh
+from personas_dagster import intake
 from tests.rim.conftest import New
 from tests.rim.project import DAY, Project, materialised, order, orders, reason
 
@@ -39,7 +39,7 @@ def graph_size(project: Project) -> int:
 
 
 def test_unchecked(refused: Project) -> None:
-    refresh.take_in(refused.space(), now=DAY)
+    intake.take_in(refused.space(), now=DAY)
     assert not reason(refused.run(hours=1, select=["merge_candidates"], checks=False))
     result = refused.run(hours=1, select=GRAPH)
     assert "has not been checked; run the checks of merge_candidates" in reason(result)

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from personas_dagster import refresh
+from personas_dagster import intake
 from tests.rim.conftest import New
 from tests.rim.project import Project, materialised, order, orders, reason
 
@@ -111,7 +111,7 @@ def test_ingested_without_a_run_is_told(project: Project, tmp_path: Path) -> Non
     file.write_text(json.dumps(order("user-4", revenue=10, day=14)) + "\n")
     now = dt.datetime(2026, 3, 2, tzinfo=dt.UTC)
     space.landing.land([file], now=now)
-    refresh.take_in(space, now=now)
+    intake.take_in(space, now=now)
     assert "2026-02-14" not in told(project)
     assert not reason(project.run(hours=5))
     assert "2026-02-14" in told(project)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from personas_dagster import refresh
+from personas_dagster import intake
 from personas_dagster.events import LoadReport
 from tests.place import NOW, Place
 
@@ -32,7 +32,7 @@ def web_place(new_place: Callable[[], Place]) -> Place:
 
 def take_in(place: Place) -> LoadReport:
     """Load what landed."""
-    return refresh.take_in(place.space, now=NOW)
+    return intake.take_in(place.space, now=NOW)
 
 
 def stored(place: Place, table: str = "raw_events") -> list[dict[str, Any]]:
