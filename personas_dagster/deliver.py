@@ -16,9 +16,10 @@ from personas_dagster.activation import deletion
 from personas_dagster.activation.connection import Connection, EventNames, Kind
 from personas_dagster.activation.destination import Destination
 from personas_dagster.activation.pace import SharedPace, limiter_of
+from personas_dagster.activation.recording import Progress
 from personas_dagster.activation.report import SyncReport, Unusual
 from personas_dagster.activation.retries import Retries
-from personas_dagster.activation.sync import Progress, sync
+from personas_dagster.activation.sync import sync
 from personas_dagster.destinations import open_destination
 from personas_dagster.errors import PersonasError
 from personas_dagster.identity import views

@@ -20,16 +20,15 @@ from personas_dagster.activation.delivery import Delivery, Parcel, batches, parc
 from personas_dagster.activation.destination import Abilities, Destination
 from personas_dagster.activation.difference import Difference, reason_to_hold
 from personas_dagster.activation.messages import Writer, read_changes
-from personas_dagster.activation.outbox import Outbox, Settled
+from personas_dagster.activation.outbox import Outbox
 from personas_dagster.activation.pace import Limiter, SharedPace, SharedWindow
+from personas_dagster.activation.recording import Progress, Recording
 from personas_dagster.activation.report import ConnectionReport, SyncReport
 from personas_dagster.activation.retries import Retries
 from personas_dagster.activation.standing import NOTE_FROM
 from personas_dagster.errors import PersonasError, Unauthorized
 from personas_dagster.interfaces import Engine, Lake, Session
 from personas_dagster.state.store import State
-
-Progress = Callable[[int, int], None]
 
 _EXAMPLES = 20
 _HISTORY, _USUAL_FROM = 20, 3  # syncs that are looked back to; how many make something usual
@@ -204,7 +203,7 @@ class _Job:
         outbox.synced([name for name in kept_back if name not in resync], self.refresh_id)
         pace = SharedPace(self.limiter, self.retries.sleep)
         results_after = self.destination.abilities.results_after
-        log = _Log(outbox, report, self.progress, results_after)
+        log = Recording(outbox, report, self.progress, results_after)
         delivery = Delivery(self.destination, pace, self.retries, log)
         new = [one for one in self.connections if one.name in first]
 
@@ -377,46 +376,3 @@ def _usual(connection: str, history: Sequence[Mapping[str, int]]) -> int | None:
     """The median of a connection's changes in earlier syncs; None while they are few."""
     known = [counts[connection] for counts in history if connection in counts]
     return round(median(known)) if len(known) >= _USUAL_FROM else None
-
-
-class _Log:
-    """Writes intents and answers, and keeps the report's counts."""
-
-    def __init__(
-        self, outbox: Outbox, report: SyncReport, progress: Progress, results_after: dt.timedelta
-    ) -> None:
-        self._results_after = results_after
-        self._outbox, self._report, self._progress = outbox, report, progress
-        parts = report.connections.values()
-        self._total = sum(sum(one.due.values()) for one in parts if not one.held)
-        self._done = 0
-
-    def intend(self, parcel: Parcel) -> int:
-        key = self._report.connections[parcel.connection].key
-        assert self._report.sync_id is not None
-        changes = [change for change, _ in parcel.rows]
-        return self._outbox.intend(self._report.sync_id, key, self._report.refresh_id, changes)
-
-    def answer(self, intent_id: int, parcel: Parcel, settled: Sequence[Settled]) -> None:
-        self._outbox.answer(intent_id, settled, parcel.connection, self._results_after)
-        part = self._report.connections[parcel.connection]
-        for (change, messages), one in zip(parcel.rows, settled, strict=True):
-            if one.outcome == "not_taken" and part.needs:
-                continue  # as if it had not been tried
-            part.sent[change.reason] += 1
-            if one.outcome == "confirmed":
-                part.confirmed += 1
-                part.messages += len(messages)
-                if one.detail and not one.receipts:
-                    part.example(change.profile_id, one.outcome, one.detail)
-                continue
-            if one.outcome in ("rejected", "partial"):
-                part.rejected += 1
-            else:
-                part.failed += 1
-            part.example(change.profile_id, one.outcome, one.detail or "")
-        self._done += len(settled)
-        self._progress(self._done, self._total)
-
-    def lacks(self, connection: str, what: str) -> None:
-        self._report.connections[connection].needs = what

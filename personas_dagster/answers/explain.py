@@ -11,15 +11,16 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from personas_dagster import masking
 from personas_dagster.answers.preview import last_instant
+from personas_dagster.answers.questions import Questions, Scope
 from personas_dagster.asking import find
 from personas_dagster.errors import PersonasError
 from personas_dagster.interfaces import Session
-from personas_dagster.query import Definition, check, evaluate, plan
+from personas_dagster.query import Definition, check
 from personas_dagster.query import printer as printed
 from personas_dagster.query.tree import (
     And,
@@ -93,8 +94,6 @@ FROM graph_links l LEFT JOIN graph_identifiers i ON i.profile_id = l.user_profil
 WHERE l.account_profile_id = $1 GROUP BY l.user_profile_id ORDER BY name
 """
 
-Scope = Literal["users", "accounts"]
-
 
 @dataclass(frozen=True)
 class Explanation:
@@ -138,7 +137,7 @@ def explain(
                 f"{own[key].collection}; name one of those"
             )
         _world(space, session, profile_id, as_of)
-        questions = _Questions(session, own, space.audience_keys, as_of)
+        questions = Questions(session, own, space.audience_keys, as_of)
         tree = _Tree(questions, own, space.operator_has_pii)
         draft = tree.definition(own[key], profile_id, 0)
         questions.answer()
@@ -176,51 +175,10 @@ class _Draft:
 
 
 @dataclass
-class _Questions:
-    """What is to be evaluated, all in one plan, and the answers by profile."""
-
-    session: Session
-    own: Mapping[str, Definition]
-    audiences: Sequence[str]
-    as_of: dt.datetime
-    asked: dict[str, Definition] = field(default_factory=dict)
-    known: dict[tuple[Scope, str, Definition], str] = field(default_factory=dict)
-    found: dict[tuple[str, str], Any] = field(default_factory=dict)
-
-    def ask(self, text: str, scope: Scope, like: Definition, *, condition: bool) -> str:
-        """A name for the answer to a query, with the windows and bounds of a definition."""
-        question = replace(
-            like,
-            kind="audience" if condition else "trait",
-            collection=scope,
-            query=text,
-            include_anonymous=None if condition else like.include_anonymous,
-        )
-        mark = (scope, text, replace(question, key=""))
-        if mark not in self.known:
-            name = f"explained_{len(self.asked) + 1}"
-            self.known[mark] = name
-            self.asked[name] = replace(question, key=name)
-        return self.known[mark]
-
-    def answer(self) -> None:
-        definitions = [*self.asked.values(), *self.own.values()]
-        evaluate(self.session, plan(definitions, as_of=self.as_of, audiences=self.audiences))
-        for row in self.session.fetch("SELECT key, profile_id, value FROM results").to_pylist():
-            self.found[row["key"], row["profile_id"]] = json.loads(row["value"])
-
-    def value(self, name: str, profile_id: str) -> Any:
-        return self.found.get((name, profile_id))
-
-    def holds(self, name: str, profile_id: str) -> bool:
-        return (name, profile_id) in self.found
-
-
-@dataclass
 class _Tree:
     """From the tree of a query to the tree of its explanation."""
 
-    questions: _Questions
+    questions: Questions
     own: Mapping[str, Definition]
     sees_all: bool
 

@@ -78,7 +78,7 @@ def delete(
 
 def _ask(shell: Shell, person: Person) -> None:
     shell.say(
-        f"{len(person.profile_ids)} merged profiles, identifiers: "
+        f"profiles, with those merged into it: {len(person.profile_ids)}; identifiers: "
         + ", ".join(f"{n} {kind}" for kind, n in person.types.items())
     )
     shell.say("all messages that name one of them will be deleted; nothing brings them back")
