@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fastapi import Request
+from filelock import FileLock
 from pyrate_limiter import Duration, InMemoryBucket, Limiter, Rate, SQLiteBucket
 from starlette.concurrency import run_in_threadpool
 
@@ -100,13 +101,25 @@ class Authority:
             )
 
 
-def _limiter(space: Space) -> Limiter:
+class _Shared:
+    """A limiter that several processes count in, one at a time."""
+
+    def __init__(self, rates: list[Rate], path: Path) -> None:
+        self._lock = FileLock(f"{path}.lock")
+        with self._lock:
+            bucket = SQLiteBucket.init_from_file(rates, db_path=str(path))
+        bucket.conn.execute("PRAGMA synchronous = OFF")  # what it counts is a second old at most
+        self._limiter = Limiter(bucket, buffer_ms=0)
+
+    def try_acquire(self, name: str, *, blocking: bool) -> object:
+        with self._lock:
+            return self._limiter.try_acquire(name, blocking=blocking)
+
+
+def _limiter(space: Space) -> Limiter | _Shared:
     """A window of a second; over all workers where there are several."""
     rates = [Rate(space.settings.profile_api.rate, Duration.SECOND)]
     folder = os.environ.get(_SHARED_FOLDER)
     if not folder:
         return Limiter(InMemoryBucket(rates), buffer_ms=0)
-    path = Path(folder) / f"rate-{space.name}.sqlite"
-    return Limiter(
-        SQLiteBucket.init_from_file(rates, db_path=str(path), use_file_lock=True), buffer_ms=0
-    )
+    return _Shared(rates, Path(folder) / f"rate-{space.name}.sqlite")

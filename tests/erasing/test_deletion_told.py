@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import time
 from typing import Any
 
 import dagster as dg
@@ -13,7 +16,7 @@ from personas_dagster.resources import history
 from personas_dagster.resources.launch import dagster_home
 from personas_dagster.serving.app import build
 from tests.cli.running import Personas
-from tests.place import NOW, Place
+from tests.place import COMMAND, NOW, Place
 
 EMAIL = "ann.secret@example.com"
 
@@ -131,3 +134,47 @@ def test_runs_that_name_the_person_leave_dagsters_records(place: Place) -> None:
         assert instance.get_run_by_id(other) is not None
     stored = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
     assert EMAIL.encode() not in stored
+
+
+@pytest.mark.parametrize(
+    ("at", "kind", "value", "status"),
+    [
+        ("user_id:user-ann-secret", "user_id", "user-ann-secret", 400),  # it was looked up by
+        ("user_id:user-ann-secret", "email", "bob@example.com", 404),  # somebody else's
+        ("user_id:nobody", "email", EMAIL, 404),
+        ("user_id:user-ann-secret", "group_id", "acme", 400),
+        ("email:x@example.com", "email", EMAIL, 400),  # not by a user_id
+    ],
+)
+def test_identifiers_that_are_not_deleted(
+    place: Place, at: str, kind: str, value: str, status: int
+) -> None:
+    space = place.refresh(*ROWS, said(3, userId="user-bob", traits={"email": "bob@example.com"}))
+    _, admin = access.create(space.state, "main", "admin", roles=["admin"], now=NOW)
+    people = "/v1/spaces/main/collections/users/profiles"
+    with TestClient(build({"main": space}, now=lambda: NOW)) as client:
+        ask = {"delete_external_ids": [{"type": kind, "id": value}]}
+        found = client.post(f"{people}/{at}/external_ids/delete", json=ask, auth=(admin, ""))
+    assert found.status_code == status and found.json()["error"]["message"]
+
+
+@pytest.mark.slow
+def test_a_killed_command_is_finished_by_the_next(place: Place) -> None:
+    """Whatever instant it is killed at, nothing of the others is lost, and the next one is done."""
+    file = place.messages(*ROWS)
+    place.take(file)
+    space = place.refresh()
+    file.unlink()
+    command = [str(COMMAND), "delete", f"email:{EMAIL}", "--yes"]
+    for seconds in (3.0, 4.0, 4.5, 5.0, 5.5):
+        process = subprocess.Popen(command, cwd=place.root, stdout=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.kill()
+        process.wait()
+    ended = place.personas("delete", f"email:{EMAIL}", "--yes", "--verify")
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout.splitlines()[-1]) == {"verified": True, "found": 0}
+    with space.engine.session(space.lake) as session:
+        session.view("raw_events")
+        left = session.fetch("SELECT user_id FROM raw_events").column(0).to_pylist()
+    assert left == ["user-bob"]

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from personas_dagster import access
 from personas_dagster.serving.app import build
 from personas_dagster.serving.server import open_spaces
-from tests.place import Place
+from tests.place import NOW, SPACE, Place
 from tests.serving.serving_place import ENV, web_place
 
 OPEN = {
@@ -55,4 +56,26 @@ def test_every_route_needs_its_key_or_token(
                 statuses[method, path, auth] = answer.status_code
         for method, path in OPEN:
             assert client.request(method, path).status_code == 200
+    assert {key: status for key, status in statuses.items() if status != 401} == {}
+
+
+def test_no_route_answers_for_another_space(
+    new_place: Callable[[], Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ENV.items():
+        monkeypatch.setenv(name, value)
+    place = web_place(new_place)
+    other = SPACE.replace("default: true", "default: false").replace(".personas/", ".personas/b/")
+    place.write("resources/spaces/other.yaml", other)
+    opened = open_spaces(place.root)
+    _, token = access.create(opened["main"].state, "main", "all", roles=["admin"], now=NOW)
+    app = build(opened)
+    asked = {(method, path) for method, path in routes(app) if "{space}" in path}
+    assert len(asked) > 15
+    statuses = {}
+    with TestClient(app) as client:
+        for method, path in asked - {("HEAD", path) for _, path in asked}:
+            shown = re.sub(r"\{(\w+)[^}]*\}", "user_id:1", path.replace("{space}", "other"))
+            answer = client.request(method, shown, json={}, auth=(token, ""))
+            statuses[method, path] = answer.status_code
     assert {key: status for key, status in statuses.items() if status != 401} == {}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 
+import httpx
 import pytest
 
 from personas_dagster import access, refresh
@@ -16,7 +18,7 @@ from tests.serving.test_openapi import SCHEMATHESIS
 # Which spaces, keys and identifiers there are, and which queries hold, OpenAPI cannot describe.
 UNKNOWN = "--exclude-checks=positive_data_acceptance,negative_data_rejection"
 PERSON = {
-    "type": "identify", "userId": "0", "traits": {"email": "ann@example.com"},
+    "type": "identify", "userId": "u1", "traits": {"email": "ann@example.com"},
     "receivedAt": "2026-02-28T00:00:00Z",
 }  # fmt: skip
 
@@ -32,8 +34,8 @@ def test_answers_to_a_token_are_as_described(new_place: Callable[[], Place], tag
     _, token = access.create(space.state, "main", "all", roles=["admin"], now=NOW)
     settings = place.write(
         "schemathesis.toml",
-        '[parameters]\n"path.space" = "main"\n"path.identifier" = ["user_id:0", "nobody"]\n'
-        '"path.who" = ["user_id:0", "nobody", "email:no@x.com", "group_id:1"]\n',
+        '[parameters]\n"path.space" = "main"\n"path.identifier" = ["user_id:u1", "nobody"]\n'
+        '"path.who" = ["user_id:u1", "nobody", "email:no@x.com", "group_id:1"]\n',
     )
     with ServerProcess(place.root) as server:
         done = subprocess.run(
@@ -50,3 +52,17 @@ def test_answers_to_a_token_are_as_described(new_place: Callable[[], Place], tag
         )
         assert done.returncode == 0, done.stdout[-5_000:] + done.stderr
         assert '"status":500' not in server.log.read_text()
+
+
+@pytest.mark.slow
+def test_several_workers_answer_alike(new_place: Callable[[], Place]) -> None:
+    place = web_place(new_place)
+    path = place.root / "resources/spaces/main.yaml"
+    path.write_text(path.read_text() + "profile_api: {rate: 20}\n")
+    space = place.refresh(PERSON)
+    refresh.keep_profiles(space)
+    _, token = access.create(space.state, "main", "all", roles=["read"], now=NOW)
+    with ServerProcess(place.root, workers=2) as server:
+        traits = f"{server.url}/v1/spaces/main/collections/users/profiles/user_id:u1/traits"
+        statuses = Counter(httpx.get(traits, auth=(token, "")).status_code for _ in range(60))
+    assert set(statuses) <= {200, 429} and statuses[200] >= 20

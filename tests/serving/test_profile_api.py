@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from personas_dagster import access, refresh
+from personas_dagster.serving import authority
 from personas_dagster.serving.app import build
 from personas_dagster.spaces import Space
 from tests.place import Place
@@ -402,3 +404,14 @@ def test_described_as_it_is(api: Api) -> None:
             path = f"/v1/{root}/{{space}}/collections/{{collection}}/profiles/{{identifier}}/{what}"
             statuses = set(paths[path]["get"]["responses"])
             assert statuses == {"200", "400", "401", "403", "404", "429", "503"}
+
+
+def test_workers_share_the_rate_of_a_space(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = place.root / "resources/spaces/main.yaml"
+    path.write_text(path.read_text() + "profile_api: {rate: 4}\n")
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    workers = [authority._limiter(place.space) for _ in range(2)]
+    taken = [one.try_acquire("main", blocking=False) for _ in range(4) for one in workers]
+    assert sum(map(bool, taken)) == 4
