@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from personas_dagster.errors import PersonasError
-from personas_dagster.interfaces import Data, Lake
 from personas_dagster.lake import DeltaLake
 from personas_dagster.state import State
 
 VARIABLE = "PERSONAS_SIMULATION"
-_LEDGER = "ledger"
 
 
 @dataclass(frozen=True)
@@ -81,47 +79,3 @@ def read_simulation() -> Simulation | None:
             f"ended: unset {VARIABLE}, or start `personas dev --simulate` again"
         ) from error
     return Simulation(found["url"], path.parent, found["settings"])
-
-
-class WithLedger:
-    """A lake whose ledger is another lake's."""
-
-    def __init__(self, lake: Lake, ledger: Lake) -> None:
-        self._lake, self._ledger = lake, ledger
-
-    def _of(self, name: str) -> Lake:
-        return self._ledger if name == _LEDGER else self._lake
-
-    def append(self, name: str, data: Data, *, once: tuple[str, int] | None = None) -> int:
-        return self._of(name).append(name, data, once=once)
-
-    def replace(
-        self,
-        name: str,
-        data: Data,
-        *,
-        where: str | None = None,
-        once: tuple[str, int] | None = None,
-    ) -> int:
-        return self._of(name).replace(name, data, where=where, once=once)
-
-    def adopt(self, name: str, source: str, *, once: tuple[str, int] | None = None) -> int:
-        return self._of(name).adopt(name, source, once=once)
-
-    def forget(self, name: str) -> None:
-        self._of(name).forget(name)
-
-    def files(self, name: str) -> list[str]:
-        return self._of(name).files(name)
-
-    def compact(self, name: str, *, above: int) -> int:
-        return self._of(name).compact(name, above=above)
-
-    def derived(self, name: str) -> list[str]:
-        return self._of(name).derived(name)
-
-    def versions(self) -> dict[str, int]:
-        return {**self._lake.versions(), **self._ledger.versions()}
-
-    def at(self, versions: Mapping[str, int], *, live: Collection[str] = ()) -> Lake:
-        return WithLedger(self._lake.at(versions), self._ledger)

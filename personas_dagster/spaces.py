@@ -26,11 +26,12 @@ from personas_dagster.identity import views
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Lake, Session
 from personas_dagster.lake import DeltaLake
+from personas_dagster.lake.overlay import Overlay
 from personas_dagster.profiles.store import ProfileStore, open_store
 from personas_dagster.project import fields, models, wording
 from personas_dagster.project.declared import Project, query_definitions, space_identity
 from personas_dagster.query import Definition
-from personas_dagster.simulated import Simulation, WithLedger, read_simulation
+from personas_dagster.simulated import Simulation, read_simulation
 from personas_dagster.state import State
 from personas_dagster.state.schema import refreshes
 from personas_dagster.traits.custom import Promotion
@@ -87,7 +88,7 @@ class Space:
         """The lake whose ledger syncs read and write."""
         if self.simulation is None:
             return self.lake
-        return WithLedger(self.lake, self.simulation.ledger(self.name))
+        return Overlay(self.lake, self.simulation.ledger(self.name), ["ledger"])
 
     @cached_property
     def profiles(self) -> ProfileStore:

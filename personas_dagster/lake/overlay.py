@@ -1,4 +1,4 @@
-"""A lake seen with some tables taken from elsewhere: for looking at what would be."""
+"""A lake seen with some tables taken from elsewhere: what would be, and what is only simulated."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ class Overlay:
 
     def _writable(self, name: str) -> Lake:
         if name not in self._names:
-            raise LakeUnavailable(
-                f"{name} cannot be written here: this only looks at what would be"
-            )
+            raise LakeUnavailable(f"{name} cannot be written here: it is only looked at")
         return self._over
 
     def append(self, name: str, data: Data, *, once: tuple[str, int] | None = None) -> int:
@@ -55,4 +53,4 @@ class Overlay:
         return kept | {k: v for k, v in self._over.versions().items() if k in self._names}
 
     def at(self, versions: Mapping[str, int], *, live: Collection[str] = ()) -> Lake:
-        raise LakeUnavailable("what would be has no versions")
+        return Overlay(self._base.at(versions), self._over, self._names)
