@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test test-all dev check lint types layers bench torture install clean pictures help
+.PHONY: demo test test-all dev check lint types layers oracle bench torture install clean pictures help
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,10 @@ types: $(VENV)/installed-dev ## mypy, strict
 
 layers: $(VENV)/installed-dev ## Imports run one way
 	$(BIN)/lint-imports
+
+oracle: $(VENV)/installed-dev ## 60,000 nasty streams against the sequential reading (SEED=n for others)
+	PERSONAS_ORACLE_SEED=$(or $(SEED),1) PERSONAS_ORACLE_STREAMS=3400 \
+		$(BIN)/python -m pytest tests/identity/test_identity_oracle.py
 
 bench: $(VENV)/installed-dev ## Load and refresh of 1,000,000 messages (BENCH="1 10 100" for more)
 	$(BIN)/python benchmarks/run.py $(or $(BENCH),1)

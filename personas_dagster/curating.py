@@ -28,7 +28,7 @@ from personas_dagster.identity.deciding import (
     let_refused_pass,
     seen,
 )
-from personas_dagster.identity.decisions import Decision, decisions, under_facts
+from personas_dagster.identity.decisions import Decision, decisions
 from personas_dagster.identity.explain import explain as explain_two
 from personas_dagster.identity.facts import Identifier
 from personas_dagster.identity.loads import finish
@@ -40,7 +40,6 @@ from personas_dagster.lake.tables import IDENTITY_TABLES
 from personas_dagster.spaces import Space
 from personas_dagster.state.schema import identity_rebuilds
 
-_ALL_LOADS = 1 << 62
 _WRITTEN = ("events", *IDENTITY_TABLES, *(f"candidate_{name}" for name in IDENTITY_TABLES))
 
 
@@ -190,9 +189,9 @@ def explain(space: Space, a: Identifier, b: Identifier) -> dict[str, Any]:
     if a[0] != b[0]:
         raise PersonasError(f"{a[1]} is of {a[0]} and {b[1]} of {b[0]}; they are never one profile")
     decided = decisions(space.state)
+    loads = rebuilding.recorded_loads(space.state)
     with space.session() as session:
-        rules = under_facts(session, space.rules, decided, after_load=0, through_load=_ALL_LOADS)
-        found = explain_two(session, rules, a[1:], b[1:], collection=a[0])
+        found = explain_two(session, loads, decided, a[1:], b[1:], collection=a[0])
     show = shown_id if space.operator_has_pii else masked_id
     return {
         "one_profile": found.is_one_profile,

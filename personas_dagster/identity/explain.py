@@ -13,9 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from personas_dagster.errors import PersonasError
+from personas_dagster.identity.decisions import Decision, under_facts
 from personas_dagster.identity.extract import KEY, combinations, others_of, prepare_extraction
 from personas_dagster.identity.numbering import number
+from personas_dagster.identity.rebuilding import Load
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Session
 
@@ -61,19 +65,25 @@ _COMPONENT = """
 SELECT type, value FROM graph_identifiers WHERE collection = $1 AND profile_id = $2
 """
 # A messageId may come back after `dedupe_days`, so the instant tells messages apart too.
+_JOINED_BY = """
+CREATE OR REPLACE TEMP TABLE joined_by AS
+SELECT i.first_message_id AS message_id, i.first_seen_at AS received_at, i.load_id
+FROM identifiers i JOIN graph_roots g USING (profile_id)
+WHERE i.collection = $1 AND g.root_id = $2
+UNION
+SELECT m.message_id, m.merged_at, m.load_id
+FROM merges m JOIN graph_roots g ON g.profile_id = m.parent_id WHERE g.root_id = $2
+"""
 _JOINING = """
 SELECT r.message_id, r.received_at, {columns}
-FROM raw_events r SEMI JOIN (
-    SELECT i.first_message_id AS message_id, i.first_seen_at AS received_at
-    FROM graph_identifiers i WHERE i.collection = $1 AND i.profile_id = $2
-    UNION
-    SELECT m.message_id, m.merged_at
-    FROM merges m JOIN graph_roots g ON g.profile_id = m.parent_id WHERE g.root_id = $2
-) j ON j.message_id = r.message_id AND j.received_at = r.received_at
+FROM raw_events r SEMI JOIN (SELECT * FROM joined_by WHERE load_id = $1) j
+  ON j.message_id = r.message_id AND j.received_at = r.received_at
+WHERE r.load_id > $2 AND r.load_id <= $3
 ORDER BY r.received_at, r.message_id
 """
 _REMOVED = """
-SELECT d.message_id, d.received_at, d.type, d.value FROM dropped_identifiers d
+SELECT d.message_id, d.received_at, d.type, d.value
+FROM dropped_identifiers d SEMI JOIN joined_by USING (message_id, received_at)
 WHERE d.collection = $1
 """
 _APART = """
@@ -100,7 +110,8 @@ ORDER BY received_at, message_id, type, value
 
 def explain(
     session: Session,
-    rules: IdentityRules,
+    loads: Sequence[Load],
+    decided: Sequence[Decision],
     a: Identifier,
     b: Identifier,
     *,
@@ -108,12 +119,14 @@ def explain(
 ) -> Explanation:
     """Why `a` and `b` are one profile or two. The session must be prepared (`views.prepare`).
 
+    `loads` are those that the graph holds, with the rules that each was resolved with.
+
     Raises PersonasError for an identifier that no profile holds.
     """
     session.view("dropped_identifiers")
     held = (_holder(session, collection, a), _holder(session, collection, b))
     if held[0] == held[1]:
-        joining = _joining(session, rules, collection, held[0])
+        joining = _joining(session, loads, decided, collection, held[0])
         return Explanation(held, chain=_chain(joining, a, b))
     session.view("events")
     rows = session.fetch(_APART, [collection, *held]).to_pylist()
@@ -137,13 +150,33 @@ def _holder(session: Session, collection: str, identifier: Identifier) -> str:
 
 
 def _joining(
-    session: Session, rules: IdentityRules, collection: str, profile_id: str
+    session: Session,
+    loads: Sequence[Load],
+    decided: Sequence[Decision],
+    collection: str,
+    profile_id: str,
 ) -> list[Joining]:
     """The messages that made a profile what it is, with the identifiers they were left with."""
     session.view("raw_events")
     prepare_extraction(session)
-    columns = ", ".join(f"{sql} AS key_{name}" for name, sql in combinations(rules).items())
-    found = session.fetch(_JOINING.format(columns=columns), [collection, profile_id])
+    session.run(_JOINED_BY, [collection, profile_id])
+    known = {load.load_id: load for load in loads}
+    messages: list[Joining] = []
+    for row in _rows(session, "SELECT DISTINCT load_id FROM joined_by ORDER BY load_id"):
+        load = known[row["load_id"]]
+        places = {"after_load": load.after, "through_load": load.through}
+        rules = under_facts(session, load.rules, decided, **places)
+        columns = ", ".join(f"{sql} AS key_{name}" for name, sql in combinations(rules).items())
+        span = [load.load_id, load.after, load.through]
+        found = session.fetch(_JOINING.format(columns=columns), span)
+        messages += _left_with(session, found, rules, collection, profile_id)
+    return messages
+
+
+def _left_with(
+    session: Session, found: pa.Table, rules: IdentityRules, collection: str, profile_id: str
+) -> list[Joining]:
+    """Messages of one load and their identifiers, without what was removed from each."""
     keys = found.select([f"key_{name}" for name in KEY]).rename_columns(list(KEY))
     keys = keys.combine_chunks()
     numbered = number(keys, others_of(session, keys.column("others")), rules, collection)

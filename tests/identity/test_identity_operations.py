@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from personas_dagster.errors import PersonasError
+from personas_dagster.identity.decisions import decisions
 from personas_dagster.identity.explain import Explanation, explain
 from personas_dagster.identity.export import export
+from personas_dagster.identity.rebuilding import recorded_loads
 from personas_dagster.identity.rules import IdentityRules, TypeRule
 from personas_dagster.identity.views import prepare
 from tests.identity.conftest import NewGraph
@@ -21,7 +23,8 @@ def why(graph: Graph, a: str, b: str) -> Explanation:
     with graph.engine.session(graph.lake) as session:
         prepare(session)
         left, right = (tuple(name.split(":", 1)) for name in (a, b))
-        return explain(session, graph.rules, left, right)  # type: ignore[arg-type]
+        loads, decided = recorded_loads(graph.state), decisions(graph.state)
+        return explain(session, loads, decided, left, right)  # type: ignore[arg-type]
 
 
 def exported(graph: Graph, **chosen: Any) -> list[dict[str, Any]]:
@@ -54,6 +57,31 @@ def test_explain_leaves_out_what_was_removed(new_graph: NewGraph) -> None:
     graph.take(message(4, userId="u2", anonymousId="b", at=4 * 86_400))
     chain = why(graph, "user_id:u2", "anonymous_id:a1").chain
     assert [step.message_id for step in chain] == ["m0004", "m0003", "m0001"]
+
+
+def test_explain_names_no_identifier_that_was_blocked_then(graph: Graph) -> None:
+    """The first message named it too, but joined nothing by it: it came to the profile later."""
+    graph.decide("block", "anonymous_id", "kiosk")
+    graph.take(message(1, userId="u1", anonymousId="kiosk", properties={"email": "e@x.com"}))
+    graph.decide("allow", "anonymous_id", "kiosk")
+    graph.take(message(2, anonymousId="kiosk", properties={"email": "e@x.com"}))
+    found = why(graph, "user_id:u1", "anonymous_id:kiosk")
+    assert [step.message_id for step in found.chain] == ["m0001", "m0002"]
+    assert found.chain[0].identifiers == (("user_id", "u1"), ("email", "e@x.com"))
+
+
+def test_explain_reads_each_message_by_the_rules_of_its_load(graph: Graph) -> None:
+    blocked = {"email": ("e@x.com",)}
+    graph.rules = IdentityRules(blocked=blocked)
+    graph.take(message(1, userId="u1", anonymousId="a", properties={"email": "e@x.com"}))
+    graph.rules = IdentityRules()
+    graph.take(message(2, anonymousId="a", properties={"email": "e@x.com"}))
+    chain = why(graph, "user_id:u1", "email:e@x.com").chain
+    assert [step.message_id for step in chain] == ["m0001", "m0002"]
+    # Blocked later, it still is what joined them then.
+    graph.rules = IdentityRules(blocked=blocked)
+    graph.take(message(3, userId="u3"))
+    assert why(graph, "user_id:u1", "email:e@x.com").chain == chain
 
 
 def test_explain_what_kept_two_apart(graph: Graph) -> None:

@@ -14,14 +14,15 @@ from tests.identity.nasty import RULES, world
 from tests.identity.oracle import Oracle
 from tests.identity.scenes import scene_stream
 
-# Streams per set of rules and generator. `PERSONAS_ORACLE_STREAMS=4000 pytest ...` for a long run.
-WORLDS, LENGTH = int(os.environ.get("PERSONAS_ORACLE_STREAMS", "350")), 14
-SCENES = max(1, WORLDS // 10)
+# Streams per set of rules and generator; `make oracle` takes tens of thousands, and other seeds.
+STREAMS = int(os.environ.get("PERSONAS_ORACLE_STREAMS", "0"))
+SEED = os.environ.get("PERSONAS_ORACLE_SEED", "")
+WORLDS, SCENES, LENGTH = STREAMS or 350, STREAMS or 80, 14
 
 
 def worlds(name: str, count: int = WORLDS, length: int = LENGTH) -> list[Message]:
     """Many worlds that share no identifier, as one stream."""
-    rng = random.Random(name)
+    rng = random.Random(name + SEED)
     made = [m for seed in range(1, count + 1) for m in world(seed, rng, length)]
     return sorted(made, key=lambda m: (m["receivedAt"], m["messageId"]))
 
@@ -47,7 +48,7 @@ def test_streams_as_one_load(name: str, new_graph: NewGraph) -> None:
 @pytest.mark.parametrize("name", RULES)
 def test_scenes(name: str, new_graph: NewGraph) -> None:
     """Shared devices, team mailboxes, late bridges: in loads in order, some of one message."""
-    rng = random.Random(f"scenes {name}")
+    rng = random.Random(f"scenes {name}{SEED}")
     found = [m for seed in range(1, SCENES + 1) for m in scene_stream(seed, rng)]
     found.sort(key=lambda m: (m["receivedAt"], m["messageId"]))
     oracle, graph = Oracle(RULES[name]), new_graph(RULES[name])
