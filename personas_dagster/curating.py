@@ -7,8 +7,9 @@ graph anew (`refresh.derive_anew`) and publishes it.
 from __future__ import annotations
 
 import datetime as dt
+import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -27,6 +28,7 @@ from personas_dagster.identity.deciding import (
     decide,
     let_refused_pass,
     seen,
+    stands,
 )
 from personas_dagster.identity.decisions import Decision, decisions
 from personas_dagster.identity.explain import explain as explain_two
@@ -38,8 +40,16 @@ from personas_dagster.lake import DeltaLake
 from personas_dagster.lake.overlay import Overlay
 from personas_dagster.lake.tables import IDENTITY_TABLES
 from personas_dagster.spaces import Space
-from personas_dagster.state.schema import identity_rebuilds
+from personas_dagster.state.schema import identity_loads, identity_rebuilds
 
+_MERGES = """
+SELECT collection, parent_id, child_id, merged_at AS at, message_id, identifiers FROM merges
+ORDER BY merged_at DESC, message_id, child_id LIMIT $1
+"""
+_DROPS = """
+SELECT type, value, collection, limit_broken, received_at AS at, message_id, profiles_apart
+FROM dropped_identifiers ORDER BY received_at DESC, message_id, type, value LIMIT $1
+"""
 _WRITTEN = ("events", *IDENTITY_TABLES, *(f"candidate_{name}" for name in IDENTITY_TABLES))
 
 
@@ -192,7 +202,7 @@ def explain(space: Space, a: Identifier, b: Identifier) -> dict[str, Any]:
     loads = rebuilding.recorded_loads(space.state)
     with space.session() as session:
         found = explain_two(session, loads, decided, a[1:], b[1:], collection=a[0])
-    show = shown_id if space.operator_has_pii else masked_id
+    show = _show(space)
     return {
         "one_profile": found.is_one_profile,
         "profile_ids": list(found.profile_ids),
@@ -201,13 +211,79 @@ def explain(space: Space, a: Identifier, b: Identifier) -> dict[str, Any]:
             for step in found.chain
         ],
         "drops": [{**asdict(drop), "identifier": show(*drop.identifier)} for drop in found.drops],
-        "decisions": [
-            {"what": one.what, "identifier": show(*one.identifier[1:]), "at": one.at,
-             "by": one.by, "reason": one.reason}
-            for one in decided
-            if one.identifier in (a, b)
-        ],
-    }  # fmt: skip
+        "decisions": [_told(space, one) for one in decided if one.identifier in (a, b)],
+    }
+
+
+def newest_loads(space: Space, *, limit: int) -> list[dict[str, Any]]:
+    """The newest loads: where each stands, what it did, and the digests that it left."""
+    found = []
+    for row in _loads(space, limit):
+        counts = row["counts"]
+        kept = ("messages", "without_profile", "counts", "dropped_by_limit", "failed_checks")
+        names = ("load_id", "status", "reason", "proposed_at", "applied_at", "digests")
+        found.append({**{name: row[name] for name in names},
+                      **{name: counts[name] for name in kept if name in counts}})  # fmt: skip
+    return found
+
+
+def newest_hubs(space: Space, *, limit: int) -> list[dict[str, Any]]:
+    """The hubs of the newest loads, each once, and what a person decided about it."""
+    decided, show = decisions(space.state), _show(space)
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in _loads(space, limit):
+        for hub in row["counts"].get("hubs", ()):
+            name = (hub["type"], hub["value"])
+            decision = stands(decided, ("users", *name))
+            told = {"load_id": row["load_id"], "degree": hub["degree"], "decision": decision}
+            found.setdefault(name, {"identifier": show(*name), **told})
+    return list(found.values())[:limit]
+
+
+def newest_merges(space: Space, *, limit: int) -> list[dict[str, Any]]:
+    """The newest merges, with the identifiers that joined."""
+    show = _show(space)
+    return [
+        {**row, "identifiers": [show(i["type"], i["id"]) for i in json.loads(row["identifiers"])]}
+        for row in _newest(space, _MERGES, limit)
+    ]
+
+
+def newest_drops(space: Space, *, limit: int) -> list[dict[str, Any]]:
+    """The identifiers that were last removed from a message, and why."""
+    show = _show(space)
+    return [
+        {"identifier": show(row.pop("type"), row.pop("value")), **row,
+         "profiles_apart": json.loads(row["profiles_apart"])}
+        for row in _newest(space, _DROPS, limit)
+    ]  # fmt: skip
+
+
+def _newest(space: Space, query: str, limit: int) -> list[dict[str, Any]]:
+    with space.session() as session:
+        session.view("dropped_identifiers")
+        rows: list[dict[str, Any]] = session.fetch(query, [limit]).to_pylist()
+    return rows
+
+
+def _loads(space: Space, limit: int) -> list[dict[str, Any]]:
+    query = sa.select(identity_loads).order_by(identity_loads.c.load_id.desc()).limit(limit)
+    return space.state.rows(query)
+
+
+def newest_decisions(space: Space, *, limit: int) -> list[dict[str, Any]]:
+    """What people decided last."""
+    return [_told(space, one) for one in decisions(space.state)[::-1][:limit]]
+
+
+def _told(space: Space, one: Decision) -> dict[str, Any]:
+    show = _show(space)
+    named = {"identifier": show(*one.identifier[1:])} if one.what != "pass" else {}
+    return {"what": one.what, **named, "at": one.at, "by": one.by, "reason": one.reason}
+
+
+def _show(space: Space) -> Callable[[str, str], dict[str, str]]:
+    return shown_id if space.operator_has_pii else masked_id
 
 
 def shown_id(kind: str, value: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ import getpass
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +41,7 @@ ByTimeOption = Annotated[bool, typer.Option("--by-time", help="One order for all
 
 def add_to(app: typer.Typer) -> None:
     identity = typer.Typer(no_args_is_help=True, help="The identity graph.")
-    for command in (export, explain, detach, delete, block, allow, rebuild, simulate):
+    for command in (export, show, explain, detach, delete, block, allow, rebuild, simulate):
         identity.command()(command)
     identity.command("pass")(let_pass)
     app.add_typer(identity, name="identity")
@@ -60,6 +61,42 @@ def export(
     with shell.space.session() as session:
         for line in asking.graph(session):
             sys.stdout.write(line + "\n")
+
+
+class Record(StrEnum):
+    """What the graph keeps a record of."""
+
+    MERGES = "merges"
+    DROPPED = "dropped"
+    HUBS = "hubs"
+    LOADS = "loads"
+    DECISIONS = "decisions"
+
+
+_RECORDS = {
+    Record.MERGES: curating.newest_merges,
+    Record.DROPPED: curating.newest_drops,
+    Record.HUBS: curating.newest_hubs,
+    Record.LOADS: curating.newest_loads,
+    Record.DECISIONS: curating.newest_decisions,
+}
+
+
+def show(
+    what: Annotated[Record, typer.Argument(help="What to show.")],
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 20,
+    project: ProjectOption = Path(),
+    space: SpaceOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Merges, identifiers that were dropped, hubs, loads with their digests, decisions.
+
+    Example: personas identity show dropped --limit 100
+    """
+    shell = Shell(project, space, quiet, verbose)
+    for row in _RECORDS[what](shell.space, limit=limit):
+        emit(row)
 
 
 def explain(

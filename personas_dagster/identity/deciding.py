@@ -7,6 +7,7 @@ anew, which the next run does (`rebuilding.run_due`).
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -114,7 +115,7 @@ def seen(place: Deciding, what: str, identifier: Identifier, rules: IdentityRule
             f"{name_of(identifier)} is blocked by the rules; take it out of `blocked` in "
             "assets/identity.yaml"
         )
-    elif _stands(decided, identifier) == what:
+    elif stands(decided, identifier) == what:
         raise PersonasError(f"{name_of(identifier)} is {what}ed already")
     return Decision(
         what,
@@ -155,7 +156,7 @@ def check_deletable(
         )
 
 
-def _stands(decided: tuple[Decision, ...], identifier: Identifier) -> str | None:
+def stands(decided: Sequence[Decision], identifier: Identifier) -> str | None:
     """Whether the identifier is blocked or allowed by what was decided last."""
     end = max((one.after_load for one in decided), default=0)
     facts = facts_of_load(decided, after_load=end, through_load=end + 1)

@@ -90,6 +90,24 @@ def test_bad_message(place: Place) -> None:
     assert "neither `userId` nor `anonymousId`" in found
 
 
+@pytest.mark.parametrize(("policy", "plan"), [("newest", "pro"), ("oldest", "free")])
+def test_merged_people_have_the_values_of_the_space_s_policy(
+    place: Place, policy: str, plan: str
+) -> None:
+    place.write("assets/identity.yaml", f"conflicts: {{plan: {policy}}}\n")
+    text = f"""\
+query: trait('plan') = '{plan}'
+tests:
+  - at: 2026-03-01
+    given:
+      - {{userId: ann, timestamp: 2026-02-01, traits: {{plan: free}}}}
+      - {{anonymousId: phone, timestamp: 2026-02-02, traits: {{plan: pro}}}}
+      - {{event: Login, userId: ann, anonymousId: phone, timestamp: 2026-02-03}}
+    expect: {{members: [ann]}}
+"""
+    assert problems(place, "audiences/a", text) == []
+
+
 def test_cases_do_not_meet(place: Place) -> None:
     """The same people, and nothing left of the case before."""
     case = GIVEN.split("tests:\n")[1] + "    expect: {values: {ann: 2}}\n"

@@ -90,6 +90,41 @@ def test_delete_an_identifier(shop: Personas) -> None:
     assert graph(shop) == people("user_id:u1", "user_id:u2")
 
 
+def test_show_what_is_on_record(shop: Personas, place: Any) -> None:
+    shop("identity", "block", "email:team@x.com", "--reason", "a team")
+    join = said(4, userId="u2", anonymousId="own"), said(5, anonymousId="own", userId="u1")
+    alone = said(3, messageId="alone", anonymousId="own")
+    shop("ingest", place.messages(alone, *join, name="second.jsonl"))
+    assert shop("refresh", "--as-of", DAY.format(11)).code == 0
+    (merge,) = shop("identity", "show", "merges").rows
+    assert merge["message_id"] == "m4"
+    assert merge["identifiers"] == [{"type": "user_id", "id": "u2"},
+                                    {"type": "anonymous_id", "id": "own"}]  # fmt: skip
+    (drop,) = shop("identity", "show", "dropped").rows
+    assert (drop["message_id"], drop["limit_broken"]) == ("m5", "user_id: 1 ever")
+    assert drop["identifier"] == {"type": "anonymous_id", "id": "own"}
+    assert merge["parent_id"] in drop["profiles_apart"] and len(drop["profiles_apart"]) == 2
+    newest, first = shop("identity", "show", "loads").rows
+    assert (newest["messages"], newest["counts"]["merges"], first["messages"]) == (3, 1, 3)
+    assert newest["dropped_by_limit"] == {"user_id: 1 ever": 1}
+    assert set(newest["digests"]) == set(first["digests"]) >= {"profiles", "merges"}
+    assert len(shop("identity", "show", "loads", "--limit", "1").rows) == 1
+    (decision,) = shop("identity", "show", "decisions").rows
+    assert (decision["what"], decision["reason"]) == ("block", "a team")
+
+
+def test_show_hubs(personas: Personas, place: Any) -> None:
+    place.write("assets/identity.yaml", "hub_degree: 2\n")
+    rows = [said(n, userId=f"u{n}", anonymousId="kiosk") for n in range(1, 5)]
+    personas("ingest", place.messages(*rows, name="first.jsonl"))
+    assert personas("refresh", "--as-of", DAY.format(10)).code == 0
+    (hub,) = personas("identity", "show", "hubs").rows
+    assert hub["identifier"] == {"type": "anonymous_id", "id": "kiosk"} and hub["degree"] == 4
+    assert hub["decision"] is None
+    personas("identity", "block", "anonymous_id:kiosk")
+    assert personas("identity", "show", "hubs").rows[0]["decision"] == "block"
+
+
 def test_block_and_allow(shop: Personas, place: Any) -> None:
     (row,) = shop("identity", "block", "anonymous_id:kiosk", "--reason", "a kiosk").rows
     assert row["decision"] == "block" and row["by"]
