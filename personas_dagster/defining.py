@@ -21,16 +21,18 @@ import sqlalchemy as sa
 from filelock import FileLock
 
 from personas_dagster.errors import Busy, DefinitionError, PersonasError
+from personas_dagster.freshness import EVALUATED, Freshness
 from personas_dagster.project import editing, models
 from personas_dagster.project.declared import Declared, definition_of
 from personas_dagster.project.loader import load_project, read_project
 from personas_dagster.spaces import Space, data_folder, destination_problems, open_space
-from personas_dagster.state.schema import audit, registry
+from personas_dagster.state.schema import audit, refreshes, registry
 
 _DECLARED = ("assets", "resources", "sensors")
 _FIXED = frozenset({"key", "query", "collection", "name", "enabled"})
 _KEY = re.compile(r"[a-z][a-z0-9_]{0,99}")
 _AUDITED = "definition"
+_LOOK_AT = 200  # refreshes since an edit: the first of them computes it, if they are of all
 Model = models.Audience | models.ComputedTrait
 
 
@@ -71,8 +73,11 @@ def fresh(space: Space) -> Space:
     return opened
 
 
-def described(space: Space, kind: Kind, key: str) -> dict[str, Any]:
-    """A definition, and where its computation stands. `Missing` when there is none."""
+def described(space: Space, kind: Kind, key: str, fresh: Mapping[str, Freshness]) -> dict[str, Any]:
+    """A definition, and where its computation stands. `Missing` when there is none.
+
+    `fresh`: what `freshness` says of the space's definitions.
+    """
     declared = kind.all(space).get(key)
     if declared is None:
         raise Missing(f"there is no {kind.name} `{key}` in space {space.name}")
@@ -85,42 +90,41 @@ def described(space: Space, kind: Kind, key: str) -> dict[str, Any]:
         "enabled": model.enabled,
         "options": {name: value for name, value in options.items() if name not in _FIXED},
         "file": str(declared.path),
-        "status": _status(space, kind, model),
+        "status": _status(space, model, fresh.get(key)),
     }
 
 
-def _status(space: Space, kind: Kind, model: Model) -> dict[str, Any]:
-    """`computed` (by the last refresh), `waiting` (for the next one) or `disabled`."""
-    last = space.last_refresh()
-    if not model.enabled:
+def _status(space: Space, model: Model, fresh: Freshness | None) -> dict[str, Any]:
+    """`computed` (as it is now, by a refresh), `waiting` (for the next one) or `disabled`."""
+    if not model.enabled or fresh is None:
         return {"state": "disabled", "as_of": None, "size": None}
     query = sa.select(registry.c.definition).where(
         registry.c.key == model.key, registry.c.deleted_at.is_(None)
     )
     known = space.state.rows(query)
     as_it_is = {"query": model.text.strip(), "collection": model.collection}
-    if last is None or not known or known[0]["definition"] != as_it_is:
+    changed = not known or known[0]["definition"] != as_it_is
+    if fresh.as_of is None or changed or _is_locked(space, model.key):
         return {"state": "waiting", "as_of": None, "size": None}
-    if _edited_since(space, model.key, last["started_at"]):
-        return {"state": "waiting", "as_of": None, "size": None}
-    counts = last["counts"] or {}
-    sizes = (
-        {one: moved["size"] for one, moved in counts.get("audiences", {}).items()}
-        if kind is AUDIENCES
-        else counts.get("traits_held", {})
-    )
-    as_of = last["as_of"].strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"state": "computed", "as_of": as_of, "size": sizes.get(model.key)}
+    as_of = fresh.as_of.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"state": "computed", "as_of": as_of, "size": fresh.size, **fresh.as_json()}
 
 
-def _edited_since(space: Space, key: str, instant: dt.datetime) -> bool:
-    query = sa.select(audit.c.audit_id).where(
-        audit.c.what == _AUDITED,
-        audit.c.subject == key,
-        audit.c.outcome == "edited",
-        audit.c.at >= instant,
+def _is_locked(space: Space, key: str) -> bool:
+    """Whether it was edited, and no refresh that began later has evaluated it."""
+    edits = sa.select(sa.func.max(audit.c.at).label("at")).where(
+        audit.c.what == _AUDITED, audit.c.subject == key, audit.c.outcome == "edited"
     )
-    return bool(space.state.rows(query.limit(1)))
+    edited_at = space.state.rows(edits)[0]["at"]
+    if edited_at is None:
+        return False
+    later = sa.select(refreshes.c.counts).where(
+        refreshes.c.status == "finished", refreshes.c.started_at > edited_at
+    )
+    later = later.order_by(refreshes.c.refresh_id).limit(_LOOK_AT)
+    return not any(
+        key in (row["counts"] or {}).get(EVALUATED, ()) for row in space.state.rows(later)
+    )
 
 
 def create(
@@ -165,9 +169,7 @@ def change(
         if "query" in fields:
             fields = {**fields, **dict.fromkeys(declared.model.ready_made)}
         edits = fields.keys() & {"query", "collection"}
-        last = here.last_refresh()
-        since = last["started_at"] if last else dt.datetime.min.replace(tzinfo=dt.UTC)
-        if edits and _edited_since(space, key, since):
+        if edits and declared.model.enabled and _is_locked(space, key):
             raise Busy(
                 f"{kind.name} `{key}` was edited and is not computed yet; it can be edited again "
                 "when the next refresh has finished"

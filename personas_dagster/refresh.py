@@ -21,6 +21,7 @@ from personas_dagster.identity import loads as identity_loads
 from personas_dagster.identity import rebuilding, views
 from personas_dagster.identity.guard import Verdict
 from personas_dagster.identity.propose import Proposal
+from personas_dagster.interfaces import Lake, Session
 from personas_dagster.lake.tables import TABLES
 from personas_dagster.profiles.keeping import Kept, Published, bring_up
 from personas_dagster.query import Definition, typed_columns
@@ -30,11 +31,13 @@ from personas_dagster.state.schema import refreshes
 from personas_dagster.traits.compute import Computed, compute
 from personas_dagster.traits.custom import refresh_custom_traits
 from personas_dagster.traits.standing import SAMPLE, Standing, base_of_custom, standing_of
+from personas_dagster.traits.tidying import tidy
 
 _GRAPH = ("identifiers", "merges", "account_links")
 _FILLED_BY_A_REFRESH = 2_000_000  # messages
 _STANDING = 30  # refreshes
-_LOGS = ("custom_traits", "computed_traits", "sql_traits", "audience_changes")
+_TRAITS = ("custom_traits", "computed_traits", "sql_traits")
+_LOGS = (*_TRAITS, "audience_changes")
 
 
 @dataclass(frozen=True)
@@ -161,8 +164,10 @@ def tend(space: Space, *, at_most: int | None = _FILLED_BY_A_REFRESH) -> Tended:
 
 
 def custom_traits(space: Space, refresh: Refresh) -> dict[str, int]:
-    """Bring custom traits up to the refresh's instant."""
+    """Bring custom traits up to the refresh's instant; before that, tidy the logs of traits."""
+    before = _finished(space)
     with space.engine.session(space.lake) as session:
+        note(space, refresh, log_rows=_tidy(session, space.lake, before))
         views.prepare(session)
         refreshed = refresh_custom_traits(
             session,
@@ -171,10 +176,18 @@ def custom_traits(space: Space, refresh: Refresh) -> dict[str, int]:
             refresh_id=refresh.refresh_id,
             promote=space.promotions,
             conflicts=space.conflicts,
-            base=base_of_custom(_finished(space)),
+            base=base_of_custom(before),
         )
     note(space, refresh, custom=dict(refreshed.record))
     return dict(refreshed.changed)
+
+
+def _tidy(session: Session, lake: Lake, before: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Tidy the logs of traits that have grown; how many rows each had when it was tidy last."""
+    counted = ((one["counts"] or {}).get("log_rows") for one in before)
+    held: Mapping[str, int] = next(filter(None, counted), {})
+    finished = before[0]["refresh_id"] if before else 0
+    return {log: tidy(session, lake, log, held=held.get(log), finished=finished) for log in _TRAITS}
 
 
 def compute_definitions(
@@ -237,6 +250,16 @@ def _finished(space: Space) -> list[dict[str, Any]]:
         .limit(_STANDING)
     )
     return space.state.rows(query)
+
+
+def sizes(space: Space, audiences: Collection[str]) -> dict[str, dict[dt.datetime, int]]:
+    """How many members audiences had at the latest refreshes that evaluated them."""
+    found: dict[str, dict[dt.datetime, int]] = {key: {} for key in audiences}
+    for row in _finished(space):
+        counted = (row["counts"] or {}).get("audiences") or {}
+        for key in found.keys() & counted.keys():
+            found[key][row["as_of"]] = counted[key]["size"]
+    return found
 
 
 def dated_definitions(space: Space) -> list[Definition]:

@@ -1,4 +1,4 @@
-"""When things are due: syncs that have something to tell, sources that are overdue.
+"""When things are due: syncs that have something to tell, audiences to be held.
 
 What belongs here: questions to the state database that sensors and syncs ask. What does not: the
 clock (`now` is an argument), and schedules, which are Dagster's.
@@ -14,9 +14,10 @@ import sqlalchemy as sa
 
 from personas_dagster.activation.outbox import Outbox
 from personas_dagster.activation.sync import interval_of
+from personas_dagster.freshness import overdue_sources
 from personas_dagster.project import models
 from personas_dagster.spaces import Space, abilities_of
-from personas_dagster.state.schema import connections, landing_files, refreshes, syncs
+from personas_dagster.state.schema import connections, refreshes, syncs
 
 _LOOK_BACK = 100  # syncs of a destination
 
@@ -144,30 +145,6 @@ def _moves(counts: Mapping[str, Any], key: str) -> bool:
         or counts.get("traits_changed", {}).get(name)
         or counts.get("sql_traits_changed", {}).get(name)
     )
-
-
-def overdue_sources(space: Space, *, now: dt.datetime) -> dict[str, str]:
-    """Sources from which nothing has come for longer than they declare: id -> what is known."""
-    declared = {key: one.expect_every for key, one in space.sources.items() if one.expect_every}
-    if not declared:
-        return {}
-    query = (
-        sa.select(landing_files.c.source_id, sa.func.max(landing_files.c.landed_at).label("at"))
-        .where(landing_files.c.source_id.in_(declared))
-        .group_by(landing_files.c.source_id)
-    )
-    last = {row["source_id"]: row["at"] for row in space.state.rows(query)}
-    found: dict[str, str] = {}
-    for source, every in sorted(declared.items()):
-        at = last.get(source)
-        if at is None:
-            found[source] = f"{source} has sent nothing yet, and is expected every {every}"
-        elif at + every < now:
-            found[source] = (
-                f"{source} has sent nothing since {at:%Y-%m-%d %H:%M} UTC, and is expected every "
-                f"{every}"
-            )
-    return found
 
 
 def overdue(space: Space, *, now: dt.datetime) -> dict[str, str]:

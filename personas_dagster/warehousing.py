@@ -11,10 +11,11 @@ from functools import partial
 
 import pyarrow as pa
 
+from personas_dagster import freshness
 from personas_dagster.errors import PersonasError, WarehouseError
 from personas_dagster.identity import views
 from personas_dagster.project import fields, models
-from personas_dagster.refresh import Refresh
+from personas_dagster.refresh import Refresh, note
 from personas_dagster.spaces import Space
 from personas_dagster.traits import sql
 from personas_dagster.traits.sql_rules import IDENTIFIERS
@@ -51,7 +52,18 @@ def refresh_sql_traits(
             partial_file = target.with_name(target.name + ".part")
             sql.write_messages(session, partial_file)
             partial_file.replace(target)
+    _note(space, refresh, result)
     return result
+
+
+def _note(space: Space, refresh: Refresh, result: sql.SqlTraitsRefresh) -> None:
+    """Keep with the refresh what changed, and what ran: a failure makes what reads it stale."""
+    ran = {
+        **dict.fromkeys(result.errors),
+        **{key: list(one.columns) for key, one in result.reports.items()},
+    }
+    changed = {k: n for one in result.reports.values() for k, n in one.changed.items()}
+    note(space, refresh, sql_traits_changed=changed, **{freshness.SQL_TRAITS: ran})
 
 
 def _open(space: Space, trait: models.SqlTrait) -> AbstractContextManager[pa.RecordBatchReader]:

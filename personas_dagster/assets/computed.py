@@ -1,15 +1,17 @@
 """Custom traits, and one shared operation for all computed traits and audiences."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
 
 from personas_dagster import refresh
 from personas_dagster.alerting import tell_all
+from personas_dagster.assets import drawing
 from personas_dagster.assets import metadata as show
 from personas_dagster.assets.keys import Names, declared_at, owners
 from personas_dagster.errors import PersonasError
+from personas_dagster.freshness import freshness
 from personas_dagster.query import Definition, check
 from personas_dagster.resources import SpaceResource
 from personas_dagster.spaces import Space
@@ -117,7 +119,12 @@ def _compute(space: Space, names: Names) -> dg.AssetsDefinition:
             yield _checked(names, computed)
         if computed.check and computed.check.wrong:
             _alert(context, held, computed.check)
-        for result in _results(held, names, this, computed):
+        stale = {
+            key: "; ".join(fresh.stale)
+            for key, fresh in freshness(held, now=space.now()).items()
+            if fresh.is_stale
+        }
+        for result in _results(held, names, this, computed, stale):
             if result.asset_key in context.selected_asset_keys:
                 yield result
         if names.key("published") in context.selected_asset_keys:
@@ -127,6 +134,7 @@ def _compute(space: Space, names: Names) -> dg.AssetsDefinition:
                     "as_of": dg.MetadataValue.timestamp(this.as_of),
                     "refresh_id": this.refresh_id,
                     "versions": dg.MetadataValue.json(versions),
+                    "stale": show.table([{"key": k, "why": why} for k, why in stale.items()]),
                 },
             )
 
@@ -206,10 +214,18 @@ def _spec(space: Space, names: Names, definition: Definition) -> dg.AssetSpec:
 
 
 def _results(
-    space: Space, names: Names, this: refresh.Refresh, computed: Computed
+    space: Space,
+    names: Names,
+    this: refresh.Refresh,
+    computed: Computed,
+    stale: Mapping[str, str],
 ) -> Iterator[dg.MaterializeResult[Any]]:
     """A materialisation where something changed, and none where nothing did."""
     as_of = dg.MetadataValue.timestamp(this.as_of)
+
+    def why(key: str) -> dict[str, str]:
+        return {"stale": stale[key]} if key in stale else {}
+
     for key, changed in computed.traits_changed.items():
         if changed:
             yield dg.MaterializeResult(
@@ -220,9 +236,14 @@ def _results(
                     "profiles_changed": changed,
                     "profiles_computed": "all" if computed.touched is None else computed.touched,
                     "distribution": show.table(computed.distributions.get(key, ())),
+                    "plot": drawing.distribution(
+                        computed.distributions.get(key, ()), title="profiles by value"
+                    ),
+                    **why(key),
                 },
             )
     moved = {k: m for k, m in computed.movements.items() if m.entered or m.exited}
+    sizes = refresh.sizes(space, moved)
     for key, movement in moved.items():
         yield dg.MaterializeResult(
             asset_key=names.audience(key),
@@ -231,16 +252,18 @@ def _results(
                 "dagster/row_count": movement.size,
                 "entered": movement.entered,
                 "exited": movement.exited,
+                "over_time": drawing.over_time(sizes[key], title="members by refresh"),
+                **why(key),
             },
         )
-    sizes = {key: m.size for key, m in sorted(computed.movements.items())}
     if moved:
+        members = {key: m.size for key, m in sorted(computed.movements.items())}
         yield dg.MaterializeResult(
             asset_key=names.key("audience_memberships"),
             metadata={
                 "as_of": as_of,
-                "dagster/row_count": sum(sizes.values()),
-                "sizes": show.bars(sizes, title="members by audience"),
+                "dagster/row_count": sum(members.values()),
+                "sizes": show.bars(members, title="members by audience"),
                 "table_size": show.size(space.lake.bytes("audience_memberships")),
             },
         )

@@ -47,8 +47,6 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
         held, this = space.begin(context)
         chosen = {key.path[-1] for key in context.selected_asset_keys}
         result = warehousing.refresh_sql_traits(held, this, only=chosen)
-        changed = {k: n for one in result.reports.values() for k, n in one.changed.items()}
-        refresh.note(held, this, sql_traits_changed=changed)
         if not runs(context, COMPUTE):
             refresh.finish(held, this, now=space.now())
             context.log_event(profiles.told(names, refresh.keep_profiles(held)))

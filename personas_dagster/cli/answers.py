@@ -31,7 +31,7 @@ from personas_dagster.cli.shell import (
     instant,
 )
 from personas_dagster.erasing.exports import EXPORT
-from personas_dagster.freshness import freshness
+from personas_dagster.freshness import Freshness, freshness, of_draft
 from personas_dagster.project.loader import load_project
 
 _TELL_FROM = 20.0  # seconds from which on an export's time is told
@@ -98,6 +98,8 @@ def preview(
         found = previewing.preview(shell.space, definition, as_of=at, compare_with=compare_with)
     for warning in found.warnings:
         shell.say(f"warning: {warning}")
+    fresh = of_draft(shell.space, definition, as_of=at, now=datetime.now(UTC))
+    _warn(shell, found.key, fresh)
     noun = "members" if found.kind == "audience" else "profiles with a value"
     shell.say(
         f"{found.key}: {found.size:,} {noun} as of {found.as_of:%Y-%m-%d %H:%M} UTC "
@@ -113,7 +115,13 @@ def preview(
             f"{found.overlap.both:,} of them are among the {found.overlap.size:,} of "
             f"{found.overlap.audience}"
         )
-    emit(found.as_json())
+    emit({**found.as_json(), **fresh.as_json()})
+
+
+def _warn(shell: Shell, key: str, fresh: Freshness) -> None:
+    """An answer that is not to be taken as current says so before it is shown."""
+    for why in fresh.stale:
+        shell.say(f"warning: {key} is stale: {why}")
 
 
 def plan(
@@ -191,11 +199,14 @@ def explain_audience(
     shell = Shell(project, space, quiet, verbose)
     with shell.working("explaining"):
         found = explaining.explain(shell.space, key, identifier, as_of=instant(at))
+    definition = next(one for one in shell.space.definitions if one.key == key)
+    fresh = of_draft(shell.space, definition, as_of=found.as_of, now=datetime.now(UTC))
+    _warn(shell, key, fresh)
     is_in = "is in" if found.outcome else "is not in"
     tree = Tree(f"{identifier} {is_in} {key} as of {found.as_of:%Y-%m-%d %H:%M} UTC")
     _grow(tree, found.tree)
     shell.say(tree)
-    emit(found.as_json())
+    emit({**found.as_json(), **fresh.as_json()})
 
 
 def _grow(tree: Tree, node: Mapping[str, Any]) -> None:
@@ -299,9 +310,8 @@ def _export(shell: Shell, chosen: exporting.Export, out: Path) -> None:
     noun: Literal["members", "profiles"] = "members" if chosen.kind == "audience" else "profiles"
     shell.say(f"{written.profiles} {noun} of {chosen.key} in {out}")
     result: dict[str, Any] = {chosen.kind: chosen.key, "rows": written.rows, "file": str(out)}
-    fresh = freshness(shell.space, now=datetime.now(UTC)).get(chosen.key)
-    is_stale = fresh is not None and fresh.is_stale
-    as_of = fresh.as_of if fresh else previewing.last_instant(shell.space)
-    if is_stale:
-        shell.say(f"warning: {chosen.key} is stale: it is as of {as_of}")
-    emit({**result, "format": chosen.layout, "as_of": as_of, "is_stale": is_stale})
+    fresh = freshness(shell.space, now=datetime.now(UTC)).get(
+        chosen.key, Freshness(previewing.last_instant(shell.space))
+    )
+    _warn(shell, chosen.key, fresh)
+    emit({**result, "format": chosen.layout, "as_of": fresh.as_of, **fresh.as_json()})

@@ -22,6 +22,7 @@ from personas_dagster.cli.shell import (
     instant,
 )
 from personas_dagster.errors import PersonasError
+from personas_dagster.freshness import freshness
 from personas_dagster.refresh import floor_hour
 
 
@@ -113,4 +114,14 @@ def profile(
     """
     shell = Shell(project, space, quiet, verbose)
     with shell.space.session() as session:
-        emit(asking.profile(session, identifier))
+        found = asking.profile(session, identifier)
+    last = shell.space.last_refresh()
+    kinds = {one.key: one.collection for one in shell.space.definitions}
+    stale = {
+        key: list(fresh.stale)
+        for key, fresh in freshness(shell.space, now=dt.datetime.now(dt.UTC)).items()
+        if fresh.is_stale and kinds[key] == found["collection"]
+    }
+    for key, reasons in stale.items():
+        shell.say(f"warning: {key} is stale: {'; '.join(reasons)}")
+    emit({**found, "as_of": last and last["as_of"], "stale": stale})

@@ -27,6 +27,7 @@ from personas_dagster.serving import (
 from personas_dagster.serving.authority import Authority
 from personas_dagster.serving.cross_origin import CrossOrigin
 from personas_dagster.serving.journal import Journal
+from personas_dagster.serving.staleness import Staleness
 from personas_dagster.serving.write_keys import WriteKeys
 from personas_dagster.spaces import Space
 
@@ -67,7 +68,7 @@ def build(
     keys = write_keys.read(spaces)[0] if keys is None else keys
     app.include_router(tracking.router(keys, journal, now=now))
     authority = Authority(spaces)
-    app.include_router(profile_api.router(authority))
+    app.include_router(profile_api.router(authority, Staleness(now)))
     app.include_router(definitions_api.router(authority, now=now))
     app.include_router(deletion_api.router(authority, now=now))
     app.openapi = partial(openapi.describe, app)  # type: ignore[method-assign]

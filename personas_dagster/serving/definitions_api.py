@@ -19,6 +19,7 @@ from personas_dagster import defining
 from personas_dagster.answers import preview as previewing
 from personas_dagster.defining import AUDIENCES, COMPUTED_TRAITS, Kind
 from personas_dagster.errors import Busy, DefinitionError, QueryError
+from personas_dagster.freshness import freshness, of_draft
 from personas_dagster.query import Definition, check
 from personas_dagster.serving import errors, reloading
 from personas_dagster.serving.authority import Authority, Caller
@@ -82,11 +83,14 @@ class PreviewBody(Model):
 
 
 class Status(BaseModel):
-    """Where the computation stands; `size` is how many profiles are in or have a value."""
+    """Where the computation stands; `size` is how many profiles are in or have a value, `stale`
+    why that is not to be taken as current."""
 
     state: Literal["computed", "waiting", "disabled"]
     as_of: str | None
     size: int | None
+    is_stale: bool = False
+    stale: list[str] = []
 
 
 class Reload(BaseModel):
@@ -126,12 +130,14 @@ class PreviewAnswer(BaseModel):
 
     size: int
     as_of: str
+    is_stale: bool
+    stale: list[str]
 
 
 def router(authority: Authority, *, now: Callable[[], dt.datetime]) -> APIRouter:
     """The routes of both kinds of definitions."""
     routes = APIRouter(tags=["definitions"])
-    _preview_route(routes, authority)
+    _preview_route(routes, authority, now)
     _routes(routes, authority, AUDIENCES, "audiences", now)
     _routes(routes, authority, COMPUTED_TRAITS, "computed-traits", now)
     return routes
@@ -148,13 +154,15 @@ def _routes(
     def listed(caller: Caller = reader) -> Any:
         with translated():
             here = defining.fresh(caller.space)
-            return {"data": [defining.described(here, kind, key) for key in sorted(kind.all(here))]}
+            fresh = freshness(here, now=now())
+            keys = sorted(kind.all(here))
+            return {"data": [defining.described(here, kind, key, fresh) for key in keys]}
 
     @routes.get(f"{root}/{{key}}", summary=f"One of the {path}", operation_id=f"read_{name}",
                 response_model=DefinitionAnswer, responses=_REFUSED)  # fmt: skip
     def read(key: KeyPath, caller: Caller = reader) -> Any:
         with translated():
-            return defining.described(defining.fresh(caller.space), kind, key)
+            return _described(caller, kind, key, now())
 
     @routes.post(root, summary="A new definition", operation_id=f"create_{name}", status_code=201,
                  response_model=DefinitionAnswer, responses=_REFUSED)  # fmt: skip
@@ -162,7 +170,7 @@ def _routes(
         fields = {**body.options, **_fields(body)}
         with translated():
             key = defining.create(caller.space, kind, fields, by=caller.token.name, now=now())
-            return _told(caller, kind, key)
+            return _told(caller, kind, key, now())
 
     @routes.patch(f"{root}/{{key}}", summary="Change a definition", operation_id=f"change_{name}",
                   response_model=DefinitionAnswer, responses=_REFUSED)  # fmt: skip
@@ -173,7 +181,7 @@ def _routes(
         fields.pop("key", None)
         with translated():
             defining.change(caller.space, kind, key, fields, by=caller.token.name, now=now())
-            return _told(caller, kind, key)
+            return _told(caller, kind, key, now())
 
     @routes.delete(f"{root}/{{key}}", summary="Delete a definition", operation_id=f"delete_{name}",
                    response_model=Deleted, responses=_REFUSED)  # fmt: skip
@@ -183,7 +191,7 @@ def _routes(
         return {"key": key, "deleted": True, "reload": reloading.reload(caller.space.name)}
 
 
-def _preview_route(routes: APIRouter, authority: Authority) -> None:
+def _preview_route(routes: APIRouter, authority: Authority, now: Callable[[], dt.datetime]) -> None:
     reader = Depends(authority.needs("define"))
 
     @routes.post("/v1/spaces/{space}/audiences/preview", summary="Who would be in",
@@ -200,13 +208,13 @@ def _preview_route(routes: APIRouter, authority: Authority) -> None:
         )
         with translated():
             check(definition)
+            here = defining.fresh(caller.space)
             found = previewing.preview(
-                defining.fresh(caller.space),
-                definition,
-                compare_with=body.compare_with,
-                has_pii=caller.has_pii,
+                here, definition, compare_with=body.compare_with, has_pii=caller.has_pii
             )
-        text = json.dumps(found.as_json(), ensure_ascii=False, default=str)
+            fresh = of_draft(here, definition, as_of=found.as_of, now=now())
+        shown = {**found.as_json(), **fresh.as_json()}
+        text = json.dumps(shown, ensure_ascii=False, default=str)
         return Response(text, media_type="application/json")
 
 
@@ -223,9 +231,14 @@ def _fields(body: NewDefinition | ChangedDefinition) -> dict[str, Any]:
     return found
 
 
-def _told(caller: Caller, kind: Kind, key: str) -> dict[str, Any]:
+def _described(caller: Caller, kind: Kind, key: str, now: dt.datetime) -> dict[str, Any]:
+    here = defining.fresh(caller.space)
+    return defining.described(here, kind, key, freshness(here, now=now))
+
+
+def _told(caller: Caller, kind: Kind, key: str, now: dt.datetime) -> dict[str, Any]:
     """The definition as it is now, and whether Dagster knows it."""
-    found = defining.described(defining.fresh(caller.space), kind, key)
+    found = _described(caller, kind, key, now)
     return {**found, "reload": reloading.reload(caller.space.name)}
 
 

@@ -18,11 +18,13 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel
 
 from personas_dagster import masking
+from personas_dagster.freshness import Freshness
 from personas_dagster.profiles import reading
 from personas_dagster.profiles.reading import Event, EventsWanted, ExternalId, Found, Trait, Wanted
 from personas_dagster.serving import errors
 from personas_dagster.serving.authority import Authority, Caller
 from personas_dagster.serving.errors import ApiError
+from personas_dagster.serving.staleness import Staleness, header
 
 Collection = Literal["users", "accounts"]
 TraitClass = Literal["audience", "computed_trait", "sql_trait", "custom_trait"]
@@ -40,6 +42,12 @@ _AS_OF = {
 }
 
 
+_STALE = {
+    "description": "Keys among those asked for whose values are not to be taken as current",
+    "schema": {"type": "string"},
+}
+
+
 class Cursor(BaseModel):
     """Where the next page is; `url` and `next` are empty on the last one."""
 
@@ -50,7 +58,8 @@ class Cursor(BaseModel):
 
 
 class TraitsBody(BaseModel):
-    """Values by key; with `verbose`, `{value, source_id, updated_at}` by key."""
+    """Values by key; with `verbose`, `{value, source_id, updated_at}` by key, and `stale`, a list
+    of reasons, where there are some."""
 
     traits: dict[str, Any]
     cursor: Cursor
@@ -76,7 +85,7 @@ class MetadataBody(BaseModel):
     metadata: dict[str, str | None]
 
 
-def router(authority: Authority) -> APIRouter:
+def router(authority: Authority, staleness: Staleness) -> APIRouter:
     """Every route of the Profile API, under `/v1/spaces` and `/v1/namespaces`."""
     routes = APIRouter(tags=["profiles"])
     reader = Depends(authority.needs("read"))
@@ -95,6 +104,7 @@ def router(authority: Authority) -> APIRouter:
         wanted = Wanted(collection, identifier)
         found, held = _there(await caller.ask(reading.traits, caller.space.profiles, wanted))
         after, names = _opened(next) if next else "", set(_names(include))
+        stale = await staleness.of(caller.space, collection)
         shown: list[Trait] = []
         for one in held:
             if one.key <= after or (names and one.key not in names):
@@ -109,9 +119,13 @@ def router(authority: Authority) -> APIRouter:
         return _answer(
             found,
             {
-                "traits": {one.key: _trait(one, caller.has_pii, verbose) for one in page},
+                "traits": {
+                    one.key: _trait(one, caller.has_pii, verbose, stale.get(one.key))
+                    for one in page
+                },
                 "cursor": _cursor(caller, collection, found, "traits", limit, last, options),
             },
+            header([key for key in sorted(stale) if not names or key in names]),
         )
 
     async def external_ids(
@@ -235,7 +249,13 @@ def router(authority: Authority) -> APIRouter:
                 summary=f"A profile's {name.replace('_', ' ')}",
                 operation_id=f"{name}_of_{root}",
                 responses={
-                    200: {"model": model, "headers": {"Personas-As-Of": _AS_OF}},
+                    200: {
+                        "model": model,
+                        "headers": {
+                            "Personas-As-Of": _AS_OF,
+                            **({"Personas-Stale": _STALE} if model is TraitsBody else {}),
+                        },
+                    },
                     **_REFUSED,
                 },
                 response_class=Response,
@@ -243,12 +263,14 @@ def router(authority: Authority) -> APIRouter:
     return routes
 
 
-def _answer(found: Found, body: Mapping[str, Any]) -> Response:
+def _answer(
+    found: Found, body: Mapping[str, Any], more: Mapping[str, str] | None = None
+) -> Response:
     as_of = found.as_of.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return Response(
         msgspec.json.encode(body),
         media_type="application/json",
-        headers={"Personas-As-Of": as_of},
+        headers={"Personas-As-Of": as_of, **(more or {})},
     )
 
 
@@ -325,14 +347,15 @@ def _instant(field: str, text: str) -> dt.datetime | None:
     return found
 
 
-def _trait(one: Trait, has_pii: bool, verbose: bool) -> Any:
+def _trait(one: Trait, has_pii: bool, verbose: bool, fresh: Freshness | None) -> Any:
     value = one.value
     if not has_pii:
         text = masking.mask_value(one.key, bytes(value).decode())
         value = msgspec.Raw(text.encode())
     if not verbose:
         return value
-    return {"value": value, "source_id": one.source_id, "updated_at": one.updated_at}
+    shown = {"value": value, "source_id": one.source_id, "updated_at": one.updated_at}
+    return {**shown, "stale": list(fresh.stale)} if fresh else shown
 
 
 def _external_id(one: ExternalId, collection: str, has_pii: bool) -> dict[str, Any]:

@@ -85,3 +85,28 @@ def test_explain(filled: Place, personas: Personas) -> None:
     assert "yes event('Order').count() >= 1   (value: 1)" in ended.err
     ended = personas("explain", "audience", "buyers", "user_id:ann", "--at", "2026-01-01")
     assert "user_id:ann is not in buyers" in ended.err and not ended.rows[0]["outcome"]
+
+
+def test_stale_answers_say_so(filled: Place, personas: Personas) -> None:
+    """The last refresh was long ago: preview, explain, profile and export all tell it."""
+    why = "it is as of 2026-03-01 12:00 UTC, and due at `0 * * * *`"
+    for arguments in (
+        ("preview", "buyers"),
+        ("explain", "audience", "buyers", "user_id:ann"),
+        ("export", "audience", "buyers", "--out", "o.csv"),
+    ):
+        ended = personas(*arguments)
+        (row,) = ended.rows
+        assert (row["is_stale"], row["stale"]) == (True, [why]), arguments
+        assert f"warning: buyers is stale: {why}" in ended.err
+        assert row["as_of"].startswith("2026-03-01T12")
+    ended = personas("profile", "user_id:ann")
+    (row,) = ended.rows
+    assert row["as_of"].startswith("2026-03-01T12")
+    assert row["stale"] == {key: [why] for key in ("buyers", "orders", "last_order")}
+    assert f"warning: buyers is stale: {why}" in ended.err
+
+
+def test_the_past_is_not_stale(filled: Place, personas: Personas) -> None:
+    ended = personas("preview", "buyers", "--as-of", "2026-02-20")
+    assert (ended.rows[0]["is_stale"], ended.rows[0]["stale"]) == (False, [])

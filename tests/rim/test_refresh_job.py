@@ -1,10 +1,12 @@
 """The refresh as a Dagster job: everything once, then only what changed."""
 
+import base64
 import datetime as dt
 import json
 import shutil
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import dagster as dg
 import pytest
@@ -66,8 +68,28 @@ def test_partitions_are_told(project: Project) -> None:
     assert told(project) == {"2026-02-01", "2026-02-20"}
 
 
+def drawn(picture: str) -> str:
+    """The SVG of a picture in Markdown; it is one that a browser can read."""
+    text = base64.b64decode(picture.split("base64,")[1].rstrip(")")).decode()
+    assert ElementTree.fromstring(text).tag.endswith("svg")
+    return text
+
+
+def test_what_is_stale_is_told(project: Project) -> None:
+    """The refresh was as of a day long ago."""
+    why = "it is as of 2026-03-01 00:00 UTC, and due at `0 * * * *`"
+    assert latest(project, "audiences", "big_spenders")["stale"] == why
+    assert latest(project, "computed_traits", "lifetime_revenue")["stale"] == why
+    told = [record.data for record in latest(project, "published")["stale"].records]
+    assert {row["key"] for row in told} >= {"big_spenders", "lifetime_revenue"}
+    assert why in {row["why"] for row in told}
+
+
 def test_plots_and_tables_are_shown(project: Project) -> None:
     assert "data:image/" in str(latest(project, "events")["by_event"])
+    picture = str(latest(project, "computed_traits", "lifetime_revenue")["plot"])
+    assert ">50.0</text>" in drawn(picture) and ">29</text>" in drawn(picture)
+    assert ">1</text>" in drawn(str(latest(project, "audiences", "big_spenders")["over_time"]))
     changes = latest(project, "audience_changes")["changes"]
     assert "big_spenders" in [record.data["audience"] for record in changes.records]
 

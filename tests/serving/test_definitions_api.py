@@ -85,7 +85,7 @@ def test_made_read_changed_deleted(api: Api, path: str, folder: str) -> None:
     read = api("GET", f"{path}/of_late", role="read").json()
     assert read["enabled"] is True and read["options"]["owner"] == "team:crm"
     assert read["definition"] == {"query": query, "type": "USERS"}
-    assert read["status"] == {"state": "waiting", "as_of": None, "size": None}
+    assert (read["status"]["state"], read["status"]["as_of"]) == ("waiting", None)
     assert "of_late" in [one["key"] for one in api("GET", path).json()["data"]]
     load_project(api.place.root)
     assert api("DELETE", f"{path}/of_late").json()["deleted"] is True
@@ -109,19 +109,53 @@ def test_status_follows_the_refresh_and_a_second_edit_waits(api: Api) -> None:
     api("POST", "audiences", BUYERS)
     assert api("GET", "audiences/buyers_of_late").json()["status"]["state"] == "waiting"
     first = NOW + dt.timedelta(hours=1)
-    space = api.place.refresh(ORDER, as_of=first)
-    last = space.last_refresh()
-    assert last is not None
-    this = refresh.Refresh(last["refresh_id"], last["run_id"], last["as_of"])
-    refresh.note(space, this, audiences={"buyers_of_late": {"size": 1}})
+    api.place.refresh(ORDER, as_of=first)
     status = api("GET", "audiences/buyers_of_late").json()["status"]
-    assert status == {"state": "computed", "as_of": "2026-03-01T13:00:00Z", "size": 1}
+    assert status == {
+        "state": "computed", "as_of": "2026-03-01T13:00:00Z", "size": 1,
+        "is_stale": False, "stale": [],
+    }  # fmt: skip
     edit = {"definition": {"query": "event('Order').count() >= 5"}}
     assert api("PATCH", "audiences/buyers_of_late", edit).json()["status"]["state"] == "waiting"
     again = api("PATCH", "audiences/buyers_of_late", edit)
     assert (again.status_code, again.json()["error"]["code"]) == (409, "conflict")
     assert "was edited and is not computed yet" in again.json()["error"]["message"]
     assert api("PATCH", "audiences/buyers_of_late", {"name": "Other"}).status_code == 200
+
+
+def test_edit_is_locked_until_it_is_computed_itself(api: Api) -> None:
+    """A refresh of other definitions, or one that began before the edit, does not unlock it."""
+    place = api.place
+    api("POST", "audiences", BUYERS)
+    place.refresh(ORDER)
+    space, earlier = place.space, NOW
+    this = refresh.begin(space, run_id="under-way", now=earlier, as_of=NOW)
+    edit = {"definition": {"query": "event('Order').count() >= 5"}}
+    assert api("PATCH", "audiences/buyers_of_late", edit).status_code == 200
+    refresh.compute_definitions(space, this)
+    refresh.finish(space, this, now=NOW + dt.timedelta(hours=1))
+    assert api("PATCH", "audiences/buyers_of_late", edit).status_code == 409
+    with place.space.session() as session:  # it worked on the definitions as it found them
+        assert session.fetch("SELECT count(*) FROM members").column(0)[0].as_py() == 2
+    for only, status in ((["by_hand"], 409), (["buyers_of_late"], 200)):
+        space = place.space
+        begun = refresh.begin(
+            space, run_id=f"only-{only}", now=NOW + dt.timedelta(hours=2), as_of=NOW
+        )
+        refresh.compute_definitions(space, begun, only=only)
+        refresh.finish(space, begun, now=NOW + dt.timedelta(hours=3))
+        assert api("PATCH", "audiences/buyers_of_late", edit).status_code == status
+
+
+def test_status_tells_a_late_schedule(api: Api) -> None:
+    api.place.refresh(ORDER, as_of=NOW - dt.timedelta(hours=2))
+    found = api("GET", "audiences").json()["data"][0]["status"]
+    assert (found["state"], found["as_of"], found["size"]) == (
+        "computed", "2026-03-01T10:00:00Z", 1,
+    )  # fmt: skip
+    assert found["is_stale"] and "due at `0 * * * *`" in found["stale"][0]
+    body = {"definition": {"query": "event('Order').count() >= 1"}}
+    assert api("POST", "audiences/preview", body).json()["is_stale"]
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,8 @@ def api(request: pytest.FixtureRequest, new_place: Callable[[], Place]) -> Itera
     place = new_place()
     with on_database(place, request.param):
         space = filled(place)
-        with TestClient(build({"main": space}), raise_server_exceptions=False) as client:
+        app = build({"main": space}, now=lambda: NOW)
+        with TestClient(app, raise_server_exceptions=False) as client:
             yield Api(client, space)
 
 
@@ -108,6 +109,25 @@ def filled(place: Place) -> Space:
     space = place.refresh(*MESSAGES[4:], as_of=NOW)
     refresh.keep_profiles(space)
     return space
+
+
+def test_stale_values_are_shown_as_such(api: Api) -> None:
+    assert "Personas-Stale" not in api.get("traits").headers
+    late = build({"main": api.space}, now=lambda: NOW + dt.timedelta(hours=2))
+    with TestClient(late, raise_server_exceptions=False) as client:
+        asked = Api.__new__(Api)
+        asked.client, asked.space, asked.tokens = client, api.space, api.tokens
+        answer = asked.get("traits", verbose=True)
+        assert answer.headers["Personas-Stale"] == "buyers, orders, recent"
+        traits = answer.json()["traits"]
+        assert {key for key, one in traits.items() if "stale" in one} == {
+            "buyers", "orders", "recent",
+        }  # fmt: skip
+        assert traits["buyers"]["stale"] == [
+            "it is as of 2026-01-20 00:00 UTC, and due at `0 * * * *`"
+        ]
+        assert asked.get("traits", include="n,orders").headers["Personas-Stale"] == "orders"
+        assert "Personas-Stale" not in asked.get("traits", include="city").headers
 
 
 def test_traits(api: Api) -> None:
