@@ -294,14 +294,15 @@ def finish(space: Space, refresh: Refresh, *, now: dt.datetime) -> dict[str, int
             .where(refreshes.c.refresh_id == refresh.refresh_id, refreshes.c.status != "discarded")
             .values(status="finished", finished_at=now, versions=versions)
         )
-    if published.rowcount != 1:
-        raise Busy(
-            f"refresh {refresh.refresh_id} lost its lease to a later one, which took back what it "
-            "wrote; nothing of it was published, run it again"
+        if published.rowcount != 1:
+            raise Busy(
+                f"refresh {refresh.refresh_id} lost its lease to a later one, which took back what "
+                "it wrote; nothing of it was published, run it again"
+            )
+        as_of = {"as_of": _text(refresh.as_of)}
+        space.state.audit(
+            "refresh", space.name, at=now, outcome="finished", counts=as_of, within=connection
         )
-    space.state.audit(
-        "refresh", space.name, at=now, outcome="finished", counts={"as_of": _text(refresh.as_of)}
-    )
     return versions
 
 
@@ -361,14 +362,15 @@ def _discard_unfinished(space: Space, *, now: dt.datetime) -> None:
         connection.execute(
             sa.update(refreshes).where(refreshes.c.refresh_id.in_(dead)).values(status="discarded")
         )
-    for row in unfinished:
-        space.state.audit(
-            "refresh",
-            space.name,
-            at=now,
-            outcome="discarded",
-            reason=f"run {row['run_id']} did not finish",
-        )
+        for row in unfinished:
+            space.state.audit(
+                "refresh",
+                space.name,
+                at=now,
+                outcome="discarded",
+                reason=f"run {row['run_id']} did not finish",
+                within=connection,
+            )
 
 
 def _text(instant: dt.datetime) -> str:

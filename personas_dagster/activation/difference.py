@@ -235,13 +235,14 @@ GROUP BY connection, reason ORDER BY connection, reason
 _NOT_SENDABLE = """
 SELECT v.connection, count(*) AS n,
        CASE WHEN v.collection = 'accounts' THEN 'no_group_id'
-            WHEN a.profile_id IS NOT NULL THEN 'only_anonymous'
+            WHEN a.is_anonymous THEN 'only_anonymous'
             ELSE 'no_identifier' END AS reason
 FROM sync_values v
 ANTI JOIN sync_recipients r ON r.profile_id = v.profile_id AND r.emails = v.email
 LEFT JOIN (
-  SELECT DISTINCT profile_id FROM graph_identifiers
-  WHERE type = 'anonymous_id' AND profile_id IN (SELECT profile_id FROM sync_values)
+  SELECT profile_id, bool_and(type = 'anonymous_id') AS is_anonymous FROM graph_identifiers
+  WHERE profile_id IN (SELECT profile_id FROM sync_values)
+  GROUP BY profile_id
 ) a ON a.profile_id = v.profile_id
 GROUP BY ALL ORDER BY ALL
 """

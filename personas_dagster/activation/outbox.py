@@ -112,17 +112,30 @@ class Outbox:
         found = self.history(1)
         return found[0]["started_at"] if found else None
 
-    def start(self, refresh_id: int) -> tuple[int, bool]:
-        """A new sync, and whether an earlier one never ended; it is marked as failed."""
+    def start(self, refresh_id: int, attempt: int) -> int:
+        """A new sync. One before it that never ended is marked as failed, and audited as killed."""
+        mine = syncs.c.destination == self._destination
         with self._state.begin() as connection:
-            killed = connection.execute(
-                sa.update(syncs)
-                .where(syncs.c.destination == self._destination, syncs.c.status == "started")
-                .values(status="failed", finished_at=self._now(), counts={"killed": True})
-            )
+            never_ended = sa.select(syncs).where(mine, syncs.c.status == "started")
+            for row in connection.execute(never_ended).all():
+                connection.execute(
+                    sa.update(syncs)
+                    .where(syncs.c.sync_id == row.sync_id)
+                    .values(status="failed", finished_at=self._now(), counts={"killed": True})
+                )
+                self._state.audit(
+                    "sync",
+                    self._destination,
+                    at=self._now(),
+                    outcome="killed",
+                    attempt=(row.counts or {}).get("attempt", 1),
+                    reason=f"the sync that began at {row.started_at:%Y-%m-%d %H:%M:%S} UTC never "
+                    "ended; what it sent is in the ledger",
+                    within=connection,
+                )
             last = connection.execute(
                 sa.select(syncs.c.places)
-                .where(syncs.c.destination == self._destination)
+                .where(mine)
                 .order_by(syncs.c.sync_id.desc())
                 .limit(1)
             ).scalar()
@@ -132,13 +145,26 @@ class Outbox:
                     refresh_id=refresh_id,
                     status="started",
                     started_at=self._now(),
+                    counts={"attempt": attempt},
                     places=answered_now(last, milliseconds()),
                 )
             )
-            return _key(row), killed.rowcount > 0
+            return _key(row)
 
-    def finish(self, sync_id: int, status: str, counts: dict[str, Any]) -> None:
+    def finish(
+        self,
+        sync_id: int,
+        status: str,
+        counts: dict[str, Any],
+        *,
+        audit: Mapping[str, Any] | None = None,
+    ) -> None:
+        """A sync has ended. `audit` is its line in the audit trail, written together with it."""
         with self._state.begin() as connection:
+            if audit is not None:
+                self._state.audit(
+                    "sync", self._destination, at=self._now(), within=connection, **audit
+                )
             connection.execute(
                 sa.update(syncs)
                 .where(syncs.c.sync_id == sync_id)

@@ -48,6 +48,7 @@ class Recording:
                 part.rejected += 1
             else:
                 part.failed += 1
+                part.not_taken += one.outcome == "not_taken"
             part.example(change.profile_id, one.outcome, one.detail or "")
         self._done += len(settled)
         self._progress(self._done, self._total)

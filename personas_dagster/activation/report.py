@@ -60,6 +60,7 @@ class ConnectionReport:
     confirmed: int = 0
     rejected: int = 0
     failed: int = 0
+    not_taken: int = 0  # of these, rows that certainly never reached the tool
     messages: int = 0  # that the tool confirmed; in a dry run, that would be sent
     not_sendable: Counter[str] = field(default_factory=Counter)
     held: str | None = None

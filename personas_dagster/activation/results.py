@@ -54,7 +54,6 @@ class Asked:
 
     number: int = 0
     refresh_id: int = 0
-    killed: bool = False
     receipts: list[dict[str, Any]] = field(default_factory=list)
     results: Mapping[int, Result] = field(default_factory=dict)
 
@@ -80,13 +79,14 @@ def ask(
     retries: Retries,
     *,
     refresh_id: int,
+    attempt: int,
     now: dt.datetime,
 ) -> Asked:
     """Ask for the results that may be there by now. A tool that cannot be asked is asked later."""
     receipts = outbox.open_receipts(now)
     if not receipts:
         return Asked()
-    number, killed = outbox.start(refresh_id)
+    number = outbox.start(refresh_id, attempt)
 
     async def go() -> dict[int, Result]:
         found = {}
@@ -102,7 +102,7 @@ def ask(
                     found[one["receipt_id"]] = result
         return found
 
-    return Asked(number, refresh_id, killed, receipts, asyncio.run(go()))
+    return Asked(number, refresh_id, receipts, asyncio.run(go()))
 
 
 def corrections(

@@ -181,10 +181,8 @@ class _Job:
             self._audit(state, self.name, outcome="skipped", reason=early)
             return report
         recovered = outbox.flush()
-        asked = self._ask_results(session, outbox, lake, state)
-        sync_id, killed = outbox.start(self.refresh_id)
-        if killed or asked.killed:
-            self._audit(state, self.name, outcome="killed", reason="the sync before never ended")
+        self._ask_results(session, outbox, lake, state)
+        sync_id = outbox.start(self.refresh_id, self.attempt)
         first = outbox.first_seen(self.names, self.refresh_id)
         outbox.resync(self.resync, sync_id)
         resync = outbox.resyncs(self.names)
@@ -234,7 +232,7 @@ class _Job:
 
     def _ask_results(
         self, session: Session, outbox: Outbox, lake: Lake, state: State
-    ) -> results.Asked:
+    ) -> None:
         """What became of what the tool took before; what was not done is due again."""
         asked = results.ask(
             self.destination,
@@ -242,6 +240,7 @@ class _Job:
             SharedPace(self.limiter, self.retries.sleep),
             self.retries,
             refresh_id=self.refresh_id,
+            attempt=self.attempt,
             now=self.now(),
         )
         if asked.failed:
@@ -257,7 +256,6 @@ class _Job:
         for receipt in results.close(outbox, asked, now=self.now()):
             said = f"{receipt['receipt']}: the tool never said what became of it"
             self._audit(state, receipt["connection"], outcome="unknown", reason=said)
-        return asked
 
     def _too_early(self, outbox: Outbox) -> str | None:
         """Why the tool is not to be synced yet, if so."""
@@ -332,7 +330,7 @@ class _Job:
         done = [
             name
             for name, one in report.connections.items()
-            if not one.held and not one.needs and not one.postponed
+            if not one.held and not one.needs and not one.postponed and not one.not_taken
         ]
         outbox.synced(done, self.refresh_id)
         for name, what in report.needs.items():
@@ -341,21 +339,26 @@ class _Job:
         waits = report.needs_setup_only and report.confirmed
         is_bad = reason is not None or (report.failed and not waits)
         outcome = "failed" if is_bad else "finished"
-        if report.sync_id is not None:
-            each = {
-                name: one.changes
-                for name, one in report.connections.items()
-                if not one.first and not one.held
-            }
-            more = {
-                "connections": each,
-                "asked": sorted(report.connections.keys() - report.needs.keys()),
-                "held_connections": sorted(report.held),
-            }
-            outbox.finish(report.sync_id, outcome, {**report.counts, **more})
+        each = {
+            name: one.changes
+            for name, one in report.connections.items()
+            if not one.first and not one.held
+        }
+        more = {
+            "connections": each,
+            "asked": sorted(report.connections.keys() - report.needs.keys()),
+            "held_connections": sorted(report.held),
+        }
         if reason is None and report.failed:
             reason = report.why
-        self._audit(state, self.name, outcome=outcome, reason=reason, counts=report.counts)
+        line = {"outcome": outcome, "attempt": self.attempt, "reason": reason}
+        assert report.sync_id is not None
+        outbox.finish(
+            report.sync_id,
+            outcome,
+            {**report.counts, **more},
+            audit={**line, "counts": report.counts},
+        )
 
     def _audit(self, state: State, subject: str, **what: Any) -> None:
         state.audit("sync", subject, at=self.now(), attempt=self.attempt, **what)

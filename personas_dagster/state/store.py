@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +112,10 @@ class State:
         attempt: int = 1,
         reason: str | None = None,
         counts: Mapping[str, Any] | None = None,
+        within: sa.Connection | None = None,
     ) -> None:
-        """Add a line to the audit trail."""
-        with self.begin() as connection:
+        """Add a line to the audit trail; in the transaction of what it tells of, where given."""
+        with nullcontext(within) if within else self.begin() as connection:
             connection.execute(
                 sa.insert(schema.audit).values(
                     at=at,

@@ -178,6 +178,18 @@ def test_unauthorized_stops_the_sync(world: World) -> None:
     assert world.sync().counts["confirmed"] == 500
 
 
+def test_refused_credentials_leave_a_first_sync_and_a_resync_to_be_done(world: World) -> None:
+    fill(world, 3)
+    world.tool.faults = first(1, Unauthorized("HTTP 401"))
+    with pytest.raises(Unauthorized):
+        world.sync(IDENTIFY)
+    assert world.sync(IDENTIFY).connections["c"].sent == {"backfill": 3}
+    world.tool.faults = first(1, Unauthorized("HTTP 401"))
+    with pytest.raises(Unauthorized):
+        world.sync(IDENTIFY, resync=["c"])
+    assert world.sync(IDENTIFY).connections["c"].sent == {"resync": 3}
+
+
 def test_a_tool_that_is_down_is_left_alone(world: World) -> None:
     world.tool.abilities = Abilities(kind="event", matches_on=("user_id",), concurrency=1)
     fill(world, 100)

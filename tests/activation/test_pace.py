@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 def started(folder: Path, url: str | None = None) -> State:
     """A state in which a sync of the tool runs; in a file, unless a URL names another database."""
     state = State(url or f"sqlite:///{folder / 'state.db'}")
-    Outbox(state, DeltaLake(folder), "tool", lambda: NOW).start(1)
+    Outbox(state, DeltaLake(folder), "tool", lambda: NOW).start(1, 1)
     return state
 
 

@@ -218,9 +218,10 @@ def test_not_sendable(world: World) -> None:
     world.person("p1", anonymous_id="anon")
     world.person("p2", ios__idfa="device")
     world.person("p3", email="a@x")
-    world.members["buyers"] = {"p1", "p2", "p3"}
+    world.person("p4", anonymous_id="anon4", phone="+1")
+    world.members["buyers"] = set(world.people)
     report = world.sync()
-    assert report.connections["c"].not_sendable == {"only_anonymous": 1, "no_identifier": 1}
+    assert report.connections["c"].not_sendable == {"only_anonymous": 1, "no_identifier": 2}
     assert report.connections["c"].confirmed == 1
 
 

@@ -13,11 +13,16 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import sqlalchemy as sa
 from faulty import SLOW_SECONDS, Remote, tool
+
+from personas_dagster.state.schema import audit, syncs
+from personas_dagster.state.store import State
 
 MEMBERS, BATCH, CONCURRENCY = 20_000, 100, 4
 CHECK_EVERY, ROUND = 25, 50
@@ -113,6 +118,17 @@ class Torture:
         missing, left = self.desired - self._remote.members, self._remote.members - self.desired
         raise AssertionError(f"{len(missing)} missing, {len(left)} left in")
 
+    def audited(self) -> int:
+        """How many syncs were killed on their way; each attempt has its line in the audit trail."""
+        state = State(f"sqlite:///{self._folder / 'state.db'}")
+        begun = state.rows(sa.select(syncs.c.status, syncs.c.counts))
+        lines = Counter(row["outcome"] for row in state.rows(sa.select(audit.c.outcome)))
+        state.close()
+        killed = sum("killed" in row["counts"] for row in begun)
+        assert lines["killed"] == killed
+        assert lines["killed"] + lines["finished"] + lines["failed"] == len(begun)
+        return killed
+
     @property
     def desired(self) -> set[str]:
         return {f"u{n:05}" for n in chosen(self._seed, self._people)}
@@ -148,6 +164,7 @@ def _round(folder: Path, *, kills: int, rate: float, people: int, seed: int) -> 
             if done % CHECK_EVERY == 0 or done == kills:
                 run.finish(tries=1 if not rate else 20)
         repeated = remote.repeated
+        assert 0 < run.audited() <= done
     if not rate:
         assert repeated <= done * CONCURRENCY * BATCH, f"{repeated} messages came again"
     return Result(done, run.syncs, repeated)
