@@ -291,7 +291,7 @@ def run(
     n_dropped = 0
     apart = np.empty(64, np.int32)
     n_apart = 0
-    longest = max(1, np.diff(offsets).max())
+    longest = max(1, np.diff(offsets).max()) if offsets.size > 1 else 1
     roots, fresh = np.empty(longest, np.int32), np.empty(longest, np.int32)
     for place in range(order.size):
         combination = order[place]

@@ -17,6 +17,7 @@ from tests.identity.conftest import NewGraph
 from tests.identity.graph import Graph, message
 from tests.identity.nasty import RULES
 from tests.identity.test_identity_oracle import worlds
+from tests.place import Place
 
 
 def why(graph: Graph, a: str, b: str) -> Explanation:
@@ -133,3 +134,13 @@ def test_export(graph: Graph) -> None:
     }
     (account,) = exported(graph, collection="accounts")
     assert account["external_ids"] == [{"type": "group_id", "id": "g"}]
+
+
+def test_a_load_without_a_message(place: Place) -> None:
+    at = "2026-02-01T10:00:00Z"
+    ids = {"messageId": "1", "userId": "u1", "anonymousId": "a1"}
+    place.take(place.messages({"type": "page", "timestamp": at, "receivedAt": at, **ids}))
+    assert place.take(place.messages()).accepted == 0
+    with place.space.bare_session(place.space.lake) as session:
+        found = session.fetch("SELECT value FROM graph_identifiers").column("value").to_pylist()
+    assert set(found) == {"u1", "a1"}
