@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -56,6 +57,8 @@ def tell(urls: Sequence[str], *, title: str, body: str) -> None:
 def _channel() -> Any:
     import apprise
 
+    for name in ("apprise", "urllib3"):  # both log URLs, which are secret
+        logging.getLogger(name).setLevel(logging.ERROR)
     return apprise.Apprise(asset=apprise.AppriseAsset(app_id="Personas on Dagster"))
 
 

@@ -67,6 +67,7 @@ class Project:
         tags: Mapping[str, str] | None = None,
         partition: str | None = None,
         checks: bool = True,
+        log_level: str = "CRITICAL",
     ) -> dg.ExecuteInProcessResult:
         """Run a job, as of so many hours after `DAY`; `select`: only these assets."""
         names = Names(self.space(space))
@@ -84,7 +85,7 @@ class Project:
             asset_selection=chosen,
             partition_key=partition,
             raise_on_error=False,
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            run_config={"loggers": {"console": {"config": {"log_level": log_level}}}},
         )
 
     def rows(self, query: str, space: str = "development") -> list[dict[str, Any]]:
