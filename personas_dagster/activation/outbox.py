@@ -134,10 +134,7 @@ class Outbox:
                     within=connection,
                 )
             last = connection.execute(
-                sa.select(syncs.c.places)
-                .where(mine)
-                .order_by(syncs.c.sync_id.desc())
-                .limit(1)
+                sa.select(syncs.c.places).where(mine).order_by(syncs.c.sync_id.desc()).limit(1)
             ).scalar()
             row = connection.execute(
                 sa.insert(syncs).values(

@@ -230,9 +230,7 @@ class _Job:
             )
         return report
 
-    def _ask_results(
-        self, session: Session, outbox: Outbox, lake: Lake, state: State
-    ) -> None:
+    def _ask_results(self, session: Session, outbox: Outbox, lake: Lake, state: State) -> None:
         """What became of what the tool took before; what was not done is due again."""
         asked = results.ask(
             self.destination,

@@ -5,8 +5,8 @@ delivered, held, or not as usual; `sensors/deliveries.py` alerts on them.
 """
 
 import datetime as dt
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
 
 import dagster as dg
 
@@ -27,6 +27,7 @@ _CHECKS = {
     BREAKER: "The circuit breaker let the changes pass.",
     USUAL: "The number of changes, and the audience's size, are as usual.",
 }
+Result: TypeAlias = dg.MaterializeResult[Any] | dg.AssetCheckResult
 _SIMULATED = "**SIMULATED: nothing reaches the tool.** "
 
 
@@ -74,46 +75,97 @@ def _destination(space: Space, names: Names, name: str) -> dg.AssetsDefinition:
     ]
 
     @dg.multi_asset(
-        name=names.destination(name).to_python_identifier(), specs=specs, check_specs=checks
+        name=names.destination(name).to_python_identifier(),
+        specs=specs,
+        check_specs=checks,
+        can_subset=True,
     )
     def destination(context: dg.AssetExecutionContext, space: SpaceResource) -> Iterator[Any]:
-        opened = space.open()
-        if opened.simulation is not None:
-            shown = opened.simulation.shown_at(opened.name, name)
-            context.log.warning(f"SIMULATED: {name} is not reached; see {shown}")
-        try:
-            report = deliver.deliver(
-                opened,
-                name,
-                owner=context.run.run_id,
-                now=space.now,
-                attempt=attempts.attempt(context),
-            )
-        except Busy as error:
-            context.log.info(f"waiting: {error}")
-            raise attempts.when_free() from error
-        except PersonasError as error:
-            yield from _undelivered(opened, names, name, error, context)
-            if isinstance(error, Unauthorized):
-                raise attempts.for_good(context, error) from error
-            raise
-        if report.skipped:
-            context.log.info(report.skipped)
-            yield from _skipped(opened, names, name, report.skipped)
-            return
-        yield from _results(opened, names, report, at=space.now())
-        reason = deliver.failure(report)
-        if reason:
-            _observe(opened, names, report, reason, context)
-            failure = PersonasError(reason)
-            raise attempts.for_good(context, failure) if report.needs_setup_only else failure
+        for result in _synced(context, space, names, name):
+            if _is_selected(context, result):
+                yield result
+            else:  # it happened too, and is shown
+                context.log_event(_logged(result))
 
     return destination
 
 
-def _results(
+def _synced(
+    context: dg.AssetExecutionContext, space: SpaceResource, names: Names, name: str
+) -> Iterator[Result]:
+    """A sync for all connections where the destination is selected, else for those selected."""
+    opened = space.open()
+    if opened.simulation is not None:
+        shown = opened.simulation.shown_at(opened.name, name)
+        context.log.warning(f"SIMULATED: {name} is not reached; see {shown}")
+    wanted = {*context.selected_asset_keys}
+    is_whole = names.destination(name) in wanted
+    wanted |= {check.asset_key for check in context.selected_asset_check_keys}
+    own = [
+        one.name
+        for one in opened.connections.values()
+        if one.destination == name and (is_whole or names.connection(one.name) in wanted)
+    ]
+    try:
+        report = deliver.deliver(
+            opened,
+            name,
+            owner=context.run.run_id,
+            now=space.now,
+            only=own,
+            attempt=attempts.attempt(context),
+        )
+    except Busy as error:
+        context.log.info(f"waiting: {error}")
+        raise attempts.when_free() from error
+    except PersonasError as error:
+        yield from _undelivered(opened, names, own, error, context)
+        if isinstance(error, Unauthorized):
+            raise attempts.for_good(context, error) from error
+        raise
+    if report.skipped:
+        context.log.info(report.skipped)
+        yield from _skipped(names, own, report.skipped)
+        return
+    yield from _connections(opened, names, report, at=space.now())
+    if is_whole and not report.failed:
+        yield _whole(opened, names, report, at=space.now())
+    reason = deliver.failure(report)
+    if reason:
+        _observe(opened, names, report, reason, context)
+        failure = PersonasError(reason)
+        raise attempts.for_good(context, failure) if report.needs_setup_only else failure
+
+
+def _is_selected(context: dg.AssetExecutionContext, result: Result) -> bool:
+    if isinstance(result, dg.MaterializeResult):
+        return result.asset_key in context.selected_asset_keys
+    return _check(result) in context.selected_asset_check_keys
+
+
+def _logged(result: Result) -> Any:
+    """A result as an event beside those that the operation returns."""
+    assert result.asset_key is not None
+    if isinstance(result, dg.MaterializeResult):
+        return dg.AssetMaterialization(result.asset_key, metadata=result.metadata)
+    return dg.AssetCheckEvaluation(
+        result.asset_key,
+        _check(result).name,
+        result.passed,
+        metadata=result.metadata,
+        severity=result.severity,
+        description=result.description,
+    )
+
+
+def _check(result: dg.AssetCheckResult) -> dg.AssetCheckKey:
+    assert result.asset_key is not None and result.check_name is not None
+    return dg.AssetCheckKey(result.asset_key, result.check_name)
+
+
+def _connections(
     space: Space, names: Names, report: SyncReport, *, at: dt.datetime
-) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+) -> Iterator[Result]:
     """A materialisation of what was synced; what is held keeps the one that it has."""
     for one in report.connections.values():
         if not one.held and not one.needs:
@@ -121,22 +173,27 @@ def _results(
                 asset_key=names.connection(one.name), metadata=_metadata(one, at)
             )
         yield from _judged(space, names, report, one, at)
-    if not report.failed:
-        simulated = space.simulation
-        yield dg.MaterializeResult(
-            asset_key=names.destination(report.destination),
-            metadata={
-                **{name: n for name, n in report.counts.items() if isinstance(n, int)},
-                "last_sync": dg.MetadataValue.timestamp(at),
-                "connections": show.table(deliver.rows(report)),
-                **_attempts(report),
-                **(
-                    {"simulated": simulated.shown_at(space.name, report.destination)}
-                    if simulated
-                    else {}
-                ),
-            },
-        )
+
+
+def _whole(
+    space: Space, names: Names, report: SyncReport, *, at: dt.datetime
+) -> dg.MaterializeResult[Any]:
+    """A materialisation of the destination."""
+    simulated = space.simulation
+    return dg.MaterializeResult(
+        asset_key=names.destination(report.destination),
+        metadata={
+            **{name: n for name, n in report.counts.items() if isinstance(n, int)},
+            "last_sync": dg.MetadataValue.timestamp(at),
+            "connections": show.table(deliver.rows(report)),
+            **_attempts(report),
+            **(
+                {"simulated": simulated.shown_at(space.name, report.destination)}
+                if simulated
+                else {}
+            ),
+        },
+    )
 
 
 def _metadata(one: ConnectionReport, at: dt.datetime) -> dict[str, Any]:
@@ -200,31 +257,33 @@ def _attempts(report: SyncReport) -> dict[str, Any]:
     return {"failed_attempts": report.failed_attempts.total(), "said": show.table(rows)}
 
 
-def _skipped(space: Space, names: Names, name: str, why: str) -> Iterator[dg.AssetCheckResult]:
-    for one in space.connections.values():
-        if one.destination == name:
-            for check in _CHECKS:
-                yield dg.AssetCheckResult(
-                    asset_key=names.connection(one.name),
-                    check_name=check,
-                    passed=True,
-                    description=f"nothing was done: {why}",
-                )
+def _skipped(names: Names, own: Sequence[str], why: str) -> Iterator[dg.AssetCheckResult]:
+    for name in own:
+        for check in _CHECKS:
+            yield dg.AssetCheckResult(
+                asset_key=names.connection(name),
+                check_name=check,
+                passed=True,
+                description=f"nothing was done: {why}",
+            )
 
 
 def _undelivered(
-    space: Space, names: Names, name: str, error: PersonasError, context: dg.AssetExecutionContext
+    space: Space,
+    names: Names,
+    own: Sequence[str],
+    error: PersonasError,
+    context: dg.AssetExecutionContext,
 ) -> Iterator[dg.AssetCheckResult]:
     """A sync that never got to a report: all its connections are as they were."""
-    for one in space.connections.values():
-        if one.destination == name:
-            context.log_event(_observation(names, one.key, one.name, str(error)))
-            yield dg.AssetCheckResult(
-                asset_key=names.connection(one.name),
-                check_name=DELIVERED,
-                passed=False,
-                description=str(error),
-            )
+    for name in own:
+        context.log_event(_observation(names, space.connections[name].key, name, str(error)))
+        yield dg.AssetCheckResult(
+            asset_key=names.connection(name),
+            check_name=DELIVERED,
+            passed=False,
+            description=str(error),
+        )
 
 
 def _observe(

@@ -18,7 +18,7 @@ from personas_dagster.simulators.serving import Served
 from personas_dagster.state.schema import audit
 from personas_dagster.timing import due, held_since, next_sync
 from tests.rim.conftest import New
-from tests.rim.project import DAY, Project, orders, reason
+from tests.rim.project import DAY, Project, materialised, orders, reason
 
 LISTS_KEY = "TEST_LISTS_KEY"
 ALERTS = "sensors/alerts.yaml"
@@ -104,6 +104,18 @@ def test_first_sync_shows_on_its_assets(project: Project) -> None:
     assert all(one.passed for one in evaluated(result).values())
     assert isinstance(alert(project, result), dg.SkipReason)
     assert "webhook" not in due(project.space(), now=now())
+
+
+@pytest.mark.parametrize(
+    ("chosen", "shown"),
+    [("destinations/webhook", ["connections/big_spenders_to_webhook", "destinations/webhook"]),
+     ("connections/big_spenders_to_webhook", ["connections/big_spenders_to_webhook"])],
+)  # fmt: skip
+def test_selected_alone(project: Project, chosen: str, shown: list[str]) -> None:
+    result = project.run("__ASSET_JOB", select=[chosen])
+    assert not reason(result)
+    assert materialised(result) == shown
+    assert {check for _, check in evaluated(result)} == {"delivered", "circuit_breaker", "as_usual"}
 
 
 def test_what_must_exist_first_fails_for_good_and_stays_due(project: Project) -> None:
