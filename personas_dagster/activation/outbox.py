@@ -117,10 +117,10 @@ class Outbox:
         mine = syncs.c.destination == self._destination
         with self._state.begin() as connection:
             never_ended = sa.select(syncs).where(mine, syncs.c.status == "started")
-            for row in connection.execute(never_ended).all():
+            for dead in connection.execute(never_ended).all():
                 connection.execute(
                     sa.update(syncs)
-                    .where(syncs.c.sync_id == row.sync_id)
+                    .where(syncs.c.sync_id == dead.sync_id)
                     .values(status="failed", finished_at=self._now(), counts={"killed": True})
                 )
                 self._state.audit(
@@ -128,8 +128,8 @@ class Outbox:
                     self._destination,
                     at=self._now(),
                     outcome="killed",
-                    attempt=(row.counts or {}).get("attempt", 1),
-                    reason=f"the sync that began at {row.started_at:%Y-%m-%d %H:%M:%S} UTC never "
+                    attempt=(dead.counts or {}).get("attempt", 1),
+                    reason=f"the sync that began at {dead.started_at:%Y-%m-%d %H:%M:%S} UTC never "
                     "ended; what it sent is in the ledger",
                     within=connection,
                 )
