@@ -44,6 +44,7 @@ def refresh_sql_traits(
             known_types=IDENTIFIERS,
             at=refresh.as_of,
             refresh_id=refresh.refresh_id,
+            files={key: str(space.project.sql_traits[key].path) for key in space.sql_traits},
         )
         if result.messages:
             folder = space.landing.incoming / sql.SOURCE

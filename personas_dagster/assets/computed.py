@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from personas_dagster import refresh
+from personas_dagster import refresh, unset
 from personas_dagster.alerting import tell_all
 from personas_dagster.assets import drawing
 from personas_dagster.assets import metadata as show
@@ -135,6 +135,13 @@ def _compute(space: Space, names: Names) -> dg.AssetsDefinition:
                     "refresh_id": this.refresh_id,
                     "versions": dg.MetadataValue.json(versions),
                     "stale": show.table([{"key": k, "why": why} for k, why in stale.items()]),
+                    "unset": show.table(
+                        [
+                            {"definition": key, "warning": text}
+                            for key, texts in unset.warnings(held, held.definitions).items()
+                            for text in texts
+                        ]
+                    ),
                 },
             )
 

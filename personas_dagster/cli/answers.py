@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from personas_dagster import unset
 from personas_dagster.answers import explain as explaining
 from personas_dagster.answers import export as exporting
 from personas_dagster.answers import history as historic
@@ -96,6 +98,8 @@ def preview(
         return
     with shell.working("evaluating"):
         found = previewing.preview(shell.space, definition, as_of=at, compare_with=compare_with)
+    unread = unset.warnings(shell.space, [definition]).get(definition.key, [])
+    found = replace(found, warnings=(*found.warnings, *unread))
     for warning in found.warnings:
         shell.say(f"warning: {warning}")
     fresh = of_draft(shell.space, definition, as_of=at, now=datetime.now(UTC))

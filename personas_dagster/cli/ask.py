@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from personas_dagster import asking
+from personas_dagster import asking, unset
 from personas_dagster.cli.shell import (
     AsOfOption,
     ProjectOption,
@@ -23,6 +23,7 @@ from personas_dagster.cli.shell import (
 )
 from personas_dagster.errors import PersonasError
 from personas_dagster.freshness import freshness
+from personas_dagster.query import check
 from personas_dagster.refresh import floor_hour
 
 
@@ -84,6 +85,11 @@ def query(
         for row in asking.explain(shell.space, asked, as_of=at):
             emit(row)
         return
+    definitions = [one.definition for one in asked]
+    unread = unset.warnings(shell.space, definitions)
+    for one in definitions:
+        for text in (*check(one).warnings, *unread.get(one.key, ())):
+            shell.say(f"warning: {text}")
     with shell.working("evaluating"), asking.answers(shell.space, asked, as_of=at) as session:
         if format is Format.COUNT:
             for row in asking.counts(session, asked):

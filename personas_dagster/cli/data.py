@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from personas_dagster import intake
+from personas_dagster import intake, unset
 from personas_dagster import refresh as refreshing
 from personas_dagster.cli.shell import (
     AsOfOption,
@@ -114,6 +114,9 @@ def refresh(
     if last is None:
         raise PersonasError("the refresh left nothing behind; run it again with -v")
     _show_refresh(shell, last)
+    for key, texts in unset.warnings(shell.space, shell.space.definitions).items():
+        for text in texts:
+            shell.say(f"warning: {key}: {text}")
     emit({"refresh_id": last["refresh_id"], "as_of": last["as_of"], **_totals(last)})
 
 

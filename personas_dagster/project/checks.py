@@ -22,6 +22,7 @@ from personas_dagster.project.declared import (
     space_identity,
 )
 from personas_dagster.project.lines import Loc
+from personas_dagster.project.sql_columns import trait_columns
 from personas_dagster.query import Definition, check, order
 
 Broken = Mapping[str, Collection[str]]
@@ -32,7 +33,7 @@ def cross_check(project: Project, broken: Broken) -> tuple[list[Problem], list[P
 
     A reference to one of those is not reported: what is wrong with it is reported already.
     """
-    problems = [*_references(project, broken), *_taken_keys(project)]
+    problems = [*_references(project, broken), *_taken_keys(project), *_sql_columns(project)]
     if not project.spaces and not broken.get("spaces"):
         message = "found no space, expected at least one; add a file"
         problems.append(Problem(Path("resources/spaces"), 1, 1, message))
@@ -119,6 +120,29 @@ def _taken_keys(project: Project) -> Iterator[Problem]:
             yield declared.document.problem(("key",), message)
         else:
             taken[key] = declared
+
+
+def _sql_columns(project: Project) -> Iterator[Problem]:
+    """A column of a SQL trait is no other definition's key, nor another SQL trait's column."""
+    taken: dict[str, list[Declared[Any]]] = {}
+    kinds: list[Mapping[str, Declared[Any]]] = [project.computed_traits, project.audiences]
+    for key, defined in chain.from_iterable(kind.items() for kind in kinds):
+        taken[key] = [defined]
+    for declared in project.sql_traits.values():
+        model = declared.model
+        dialect = "duckdb" if model.warehouse == "lake" else None
+        for name in trait_columns(model.query, dialect=dialect) or ():
+            for other in taken.get(name, ()):
+                if _share_a_space(model, other.model):
+                    message = (
+                        f"found the column `{name}`, which {other.path} has too; rename it with AS"
+                    )
+                    yield declared.document.problem(("query",), message)
+            taken.setdefault(name, []).append(declared)
+
+
+def _share_a_space(one: Any, other: Any) -> bool:
+    return one.spaces is None or other.spaces is None or bool({*one.spaces} & {*other.spaces})
 
 
 def _references(project: Project, broken: Broken) -> Iterator[Problem]:

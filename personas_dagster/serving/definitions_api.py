@@ -10,12 +10,13 @@ import datetime as dt
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from personas_dagster import defining
+from personas_dagster import defining, unset
 from personas_dagster.answers import preview as previewing
 from personas_dagster.defining import AUDIENCES, COMPUTED_TRAITS, Kind
 from personas_dagster.errors import Busy, DefinitionError, QueryError
@@ -213,6 +214,8 @@ def _preview_route(routes: APIRouter, authority: Authority, now: Callable[[], dt
                 here, definition, compare_with=body.compare_with, has_pii=caller.has_pii
             )
             fresh = of_draft(here, definition, as_of=found.as_of, now=now())
+            unread = unset.warnings(here, [definition]).get(definition.key, [])
+            found = replace(found, warnings=(*found.warnings, *unread))
         shown = {**found.as_json(), **fresh.as_json()}
         text = json.dumps(shown, ensure_ascii=False, default=str)
         return Response(text, media_type="application/json")

@@ -27,7 +27,7 @@ from personas_dagster.query.sql import call, cast, column, text
 from personas_dagster.query.values import number_text
 from personas_dagster.traits import sql_rules
 from personas_dagster.traits.changes import current, record
-from personas_dagster.traits.sql_rules import IDENTIFIERS, Shape
+from personas_dagster.traits.sql_rules import IDENTIFIERS, Owners, Shape
 
 SOURCE = "sql_trait"
 """The source id under which the messages of SQL traits are to be landed."""
@@ -89,12 +89,14 @@ def refresh_sql_traits(
     known_types: Collection[str],
     at: dt.datetime,
     refresh_id: int,
+    files: Mapping[str, str] | None = None,
 ) -> SqlTraitsRefresh:
     """Bring `sql_traits` up to what the queries return, in one append.
 
     The session must have the graph's relations. A SQL trait that breaks a rule, or whose
     warehouse fails, ends in `errors`, and its values stay as they are. Identifiers and links that
-    the graph does not hold become messages, which `write_messages` writes.
+    the graph does not hold become messages, which `write_messages` writes. `files`: where each
+    SQL trait of the space is declared, also those that do not run now; theirs stay theirs.
     """
     session.view("sql_traits")
     written = session.fetch(_WRITTEN, [refresh_id]).column(0)[0].as_py()
@@ -109,7 +111,8 @@ def refresh_sql_traits(
                 with query.open() as reader:
                     shape, rows = _stage(session, reader, known_types)
                 sql_rules.check_rows(session, shape)
-                _check_owners(shape, reports)
+                ran = {other: report.columns for other, report in reports.items()}
+                Owners(files or {}, ran).check(session, query.key, shape)
         except WarehouseError as error:
             errors[query.key] = error
             continue
@@ -281,15 +284,6 @@ def _joined(*parts: exp.Expr) -> exp.Expr:
     for part in parts[1:]:
         joined = exp.DPipe(this=joined, expression=part)
     return joined
-
-
-def _check_owners(shape: Shape, reports: Mapping[str, SqlTraitReport]) -> None:
-    for other in reports.values():
-        if both := [name for name in shape.traits if name in other.columns]:
-            raise WarehouseError(
-                f"column `{both[0]}` is a trait of the SQL trait `{other.key}` already; rename "
-                "it with AS"
-            )
 
 
 def _settle(session: Session, key: str, shape: Shape, rows: int, at: dt.datetime) -> SqlTraitReport:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,41 @@ class Shape:
     @property
     def collection(self) -> str:
         return "accounts" if self.key == "group_id" else "users"
+
+
+_HELD = """
+SELECT DISTINCT source_id AS owner, key FROM current_sql_traits
+WHERE collection = $1 AND key IN (SELECT unnest($2)) AND source_id <> $3 ORDER BY ALL
+"""
+
+
+@dataclass(frozen=True)
+class Owners:
+    """Whose columns are whose: the file of each SQL trait that is declared, and the columns of
+    those that ran before in this run."""
+
+    files: Mapping[str, str]
+    ran: Mapping[str, Sequence[str]]
+
+    def check(self, session: Session, key: str, shape: Shape) -> None:
+        """WarehouseError when a column is a trait of another SQL trait.
+
+        The session has what holds now, `current_sql_traits`.
+        """
+        taken = {name: other for other, columns in self.ran.items() for name in columns}
+        held = session.fetch(_HELD, [shape.collection, list(shape.traits), key]).to_pylist()
+        for row in held:  # one that ran without it has given it up
+            if row["owner"] in self.files and row["owner"] not in self.ran:
+                taken.setdefault(row["key"], row["owner"])
+        if both := [name for name in shape.traits if name in taken]:
+            other = taken[both[0]]
+            raise WarehouseError(
+                f"column `{both[0]}`{self._in(key)} is a trait of the SQL trait `{other}`"
+                f"{self._in(other)} already; rename it with AS"
+            )
+
+    def _in(self, key: str) -> str:
+        return f" of {self.files[key]}" if key in self.files else ""
 
 
 def shape_of(schema: pa.Schema, known_types: Collection[str]) -> Shape:

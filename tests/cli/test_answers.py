@@ -87,6 +87,15 @@ def test_explain(filled: Place, personas: Personas) -> None:
     assert "user_id:ann is not in buyers" in ended.err and not ended.rows[0]["outcome"]
 
 
+def test_unset_keys_are_told(filled: Place, personas: Personas) -> None:
+    why = "`orderz` has no definition and is read as a custom trait, which no profile has"
+    draft = filled.write("draft.yaml", "query: trait('orderz') >= 1\n")
+    ended = personas("preview", draft)
+    assert ended.rows[0]["warnings"] == [f"{why}; did you mean `orders`?"]
+    for said in (ended, personas("query", "trait('orderz') >= 1", "--format", "count")):
+        assert f"warning: {why}; did you mean `orders`?" in said.err
+
+
 def test_stale_answers_say_so(filled: Place, personas: Personas) -> None:
     """The last refresh was long ago: preview, explain, profile and export all tell it."""
     why = "it is as of 2026-03-01 12:00 UTC, and due at `0 * * * *`"

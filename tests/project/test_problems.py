@@ -291,3 +291,28 @@ def test_cron_expressions(text: str, holds: bool) -> None:
         assert models.Schedules(refresh=text).refresh == text and holds
     except ValueError as error:
         assert not holds and "five fields" in str(error)
+
+
+def test_column_of_two_sql_traits(place: Place) -> None:
+    """One line that names both files; so for a column that is another definition's key."""
+    place.write("assets/sql_traits/a.sql", "SELECT user_id, 1 AS tickets, 2 AS calls FROM t")
+    place.write(
+        "assets/sql_traits/b.yaml",
+        "warehouse: lake\nquery: |\n  SELECT email, count(*) AS tickets FROM u GROUP BY 1\n",
+    )
+    place.write("assets/computed_traits/calls.yaml", "query: event('Call').count()\n")
+    assert problems(place) == [
+        "assets/sql_traits/a.sql:1:1: query: found the column `calls`, which "
+        "assets/computed_traits/calls.yaml has too; rename it with AS",
+        "assets/sql_traits/b.yaml:2:1: query: found the column `tickets`, which "
+        "assets/sql_traits/a.sql has too; rename it with AS",
+    ]
+
+
+def test_columns_in_spaces_of_their_own(place: Place) -> None:
+    for key, space in (("a", "main"), ("b", "second")):
+        front = f"/*\nspaces: [{space}]\n*/\n"
+        place.write(f"assets/sql_traits/{key}.sql", front + "SELECT user_id, 1 AS tickets FROM t")
+    text = (place.root / "resources/spaces/main.yaml").read_text()
+    place.write("resources/spaces/second.yaml", text.replace("default: true\n", ""))
+    assert problems(place) == []

@@ -77,8 +77,9 @@ class Space:
         with ENGINE.session(self.lake) as session:
             prepare(session)
             done = refresh_sql_traits(
-                session, self.lake, queries, known_types=KNOWN, at=NOW, refresh_id=self.refreshes
-            )
+                session, self.lake, queries, known_types=KNOWN, at=NOW, refresh_id=self.refreshes,
+                files={key: f"sql_traits/{key}.sql" for key in ("one", "two")},
+            )  # fmt: skip
             self.path.unlink(missing_ok=True)
             assert write_messages(session, self.path) == done.messages
         return done
@@ -328,7 +329,27 @@ def test_failure_keeps_values(space: Space) -> None:
 def test_one_column_in_two(space: Space) -> None:
     done = space.refresh(one=users("u1", ltv=[1]), two=users("u1", ltv=[2]))
     assert space.log() == [("ann", "ltv", "1")]
-    assert "column `ltv` is a trait of the SQL trait `one` already" in str(done.errors["two"])
+    assert str(done.errors["two"]) == (
+        "SQL trait `two`: column `ltv` of sql_traits/two.sql is a trait of the SQL trait `one` "
+        "of sql_traits/one.sql already; rename it with AS"
+    )
+
+
+def test_one_column_in_two_runs(space: Space) -> None:
+    """It stays the first one's, also when that does not run now; until it gives the column up."""
+    space.refresh(one=users("u1", ltv=[1]))
+    done = space.refresh(two=users("u1", ltv=[2]))
+    assert "of sql_traits/one.sql already" in str(done.errors["two"]) and not done.reports
+    assert space.log() == []
+    done = space.refresh(one=users("u1", other=[1]), two=users("u1", ltv=[2]))
+    assert not done.errors
+    assert space.log() == [("ann", "ltv", "2"), ("ann", "other", "1")]
+
+
+def test_column_of_one_that_is_gone(space: Space) -> None:
+    space.refresh(gone=users("u1", ltv=[1]))
+    assert not space.refresh(two=users("u1", ltv=[2])).errors
+    assert space.log() == [("ann", "ltv", "2")]
 
 
 def test_one_append_of_a_refresh(space: Space) -> None:
