@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from personas_dagster import masking
+from personas_dagster.answers.around import OWN_ID, prepare_around
 from personas_dagster.answers.preview import last_instant
 from personas_dagster.answers.questions import Questions, Scope
 from personas_dagster.asking import find
 from personas_dagster.errors import PersonasError
-from personas_dagster.interfaces import Session
 from personas_dagster.query import Definition, check
 from personas_dagster.query import printer as printed
 from personas_dagster.query.tree import (
@@ -41,39 +41,13 @@ from personas_dagster.query.tree import (
 from personas_dagster.query.tree import Literal as Constant
 from personas_dagster.refresh import dated_definitions
 from personas_dagster.spaces import Space
-from personas_dagster.traits.custom import custom_values, show_custom_values
-from personas_dagster.traits.world import prepare_values, prepare_world
 
 MOST_MESSAGES = 5
-_OWN_ID = "personas message id"
 _DEPTH = 6  # of definitions that reference definitions
 
-_AROUND = """
-CREATE OR REPLACE TEMP TABLE around AS
-WITH accounts AS (
-    SELECT $1 AS profile_id
-    UNION SELECT account_profile_id FROM graph_links WHERE user_profile_id = $1
-)
-SELECT profile_id FROM accounts
-UNION SELECT user_profile_id FROM graph_links
-WHERE account_profile_id IN (SELECT profile_id FROM accounts)
-"""
-_FAMILY = """
-CREATE OR REPLACE TEMP TABLE around_all AS
-SELECT profile_id, root_id FROM graph_roots WHERE root_id IN (SELECT profile_id FROM around)
-"""
-_MESSAGES = f"""
-CREATE OR REPLACE TEMP TABLE messages AS
-SELECT * REPLACE (json_merge_patch(coalesce(properties, '{{}}'),
-                  json_object('{_OWN_ID}', message_id))::VARCHAR AS properties)
-FROM all_messages WHERE profile_id IN (SELECT profile_id FROM around)
-"""
-_PROFILES = """
-DELETE FROM profiles WHERE profile_id NOT IN (SELECT profile_id FROM around)
-"""
 _SHOWN = f"""
 SELECT message_id, event, timestamp, received_at, source_id,
-       shown_text(json_merge_patch(properties, '{{"{_OWN_ID}": null}}')::VARCHAR) AS properties
+       shown_text(json_merge_patch(properties, '{{"{OWN_ID}": null}}')::VARCHAR) AS properties
 FROM messages WHERE message_id IN (SELECT unnest($1))
 """
 _OF_EVENT = """
@@ -136,7 +110,7 @@ def explain(
                 f"{identifier} is of {collection}, and audience `{key}` is of "
                 f"{own[key].collection}; name one of those"
             )
-        _world(space, session, profile_id, as_of)
+        prepare_around(space, session, profile_id, as_of)
         questions = Questions(session, own, space.audience_keys, as_of)
         tree = _Tree(questions, own, space.operator_has_pii)
         draft = tree.definition(own[key], profile_id, 0)
@@ -146,21 +120,6 @@ def explain(
     return Explanation(
         key, profile_id, as_of, bool(found["outcome"]), since[0] if since else None, found
     )
-
-
-def _world(space: Space, session: Session, profile_id: str, as_of: dt.datetime) -> None:
-    """The relations of evaluation, of this profile and those around it."""
-    session.run(_AROUND, [profile_id])
-    session.run(_FAMILY)
-    prepare_values(session, defined=space.computed_keys, of="around_all")
-    custom_values(
-        session, as_of=as_of, promote=space.promotions, conflicts=space.conflicts, of="around_all"
-    )
-    show_custom_values(session)
-    prepare_world(session, as_of=as_of)
-    session.run("ALTER VIEW messages RENAME TO all_messages")
-    session.run(_MESSAGES)
-    session.run(_PROFILES)
 
 
 @dataclass
@@ -384,7 +343,7 @@ class _Tree:
 
 
 def _ids(stream: Stream) -> str:
-    return f"{printed.stream(stream)}.unique(property('{_OWN_ID}'))"
+    return f"{printed.stream(stream)}.unique(property('{OWN_ID}'))"
 
 
 def _single_filters(stream: Stream) -> Iterator[Filter]:

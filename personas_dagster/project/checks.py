@@ -21,6 +21,7 @@ from personas_dagster.project.declared import (
     query_definitions,
     space_identity,
 )
+from personas_dagster.project.identity import Identity
 from personas_dagster.project.lines import Loc
 from personas_dagster.project.sql_columns import trait_columns
 from personas_dagster.query import Definition, check, order
@@ -207,5 +208,5 @@ def _identity(project: Project, space: Declared[models.Space]) -> list[Problem]:
     try:
         space_identity(project, space.model)
     except ValidationError as error:
-        return wording.problems(error, space.document, models.Identity, under=("identity",))
+        return wording.problems(error, space.document, Identity, under=("identity",))
     return []

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from personas_dagster.errors import Problem
 from personas_dagster.project import fields, models
+from personas_dagster.project.identity import Identity
 from personas_dagster.project.lines import Document
 from personas_dagster.query import Definition
 
@@ -36,7 +37,7 @@ class Project:
     """All declarations of a project, keyed by name (sources by id, traits and audiences by key)."""
 
     root: Path
-    identity: models.Identity = field(default_factory=models.Identity)
+    identity: Identity = field(default_factory=Identity)
     sources: Mapping[str, Declared[models.Source]] = field(default_factory=dict)
     computed_traits: Mapping[str, Declared[models.ComputedTrait]] = field(default_factory=dict)
     audiences: Mapping[str, Declared[models.Audience]] = field(default_factory=dict)
@@ -82,11 +83,11 @@ def definition_of(model: models.ComputedTrait | models.Audience) -> Definition:
     )
 
 
-def space_identity(project: Project, space: models.Space) -> models.Identity:
+def space_identity(project: Project, space: models.Space) -> Identity:
     """The identity rules of a space: the shared file, overridden by its own, type by type."""
     base = project.identity.model_dump(exclude_unset=True)
     own = dict(space.identity)
     types = own.pop("types", {})
     if isinstance(types, Mapping):  # else the model says what is wrong
         types = {**base.pop("types", {}), **types}
-    return models.Identity.model_validate({**base, **own, "types": types})
+    return Identity.model_validate({**base, **own, "types": types})

@@ -17,6 +17,7 @@ from personas_dagster.errors import DefinitionError, InputError, Problem, QueryE
 from personas_dagster.project import fields, models, wording
 from personas_dagster.project.checks import cross_check, in_query
 from personas_dagster.project.declared import Declared, M, Project, definition_of
+from personas_dagster.project.identity import Identity
 from personas_dagster.project.lines import Document, parse
 from personas_dagster.query import check
 from personas_dagster.query import parse as parse_query
@@ -59,7 +60,7 @@ def read_project(root: Path) -> tuple[Project, list[Problem]]:
     }
     project = Project(
         root=root,
-        identity=reader.single("assets/identity.yaml", models.Identity),
+        identity=reader.single("assets/identity.yaml", Identity),
         schedules=reader.single("sensors/schedules.yaml", models.Schedules),
         alerts=reader.single("sensors/alerts.yaml", models.Alerts),
         **parts,
@@ -68,12 +69,12 @@ def read_project(root: Path) -> tuple[Project, list[Problem]]:
     return replace(project, warnings=tuple(warnings)), [*reader.problems, *problems]
 
 
-def read_identity(path: Path) -> models.Identity:
+def read_identity(path: Path) -> Identity:
     """Identity rules from a file like assets/identity.yaml. DefinitionError names each problem."""
     if not path.is_file():
         raise InputError(f"{path} is not a file; give one like assets/identity.yaml")
     reader = _Reader(path.parent)
-    found = reader.single(path.name, models.Identity)
+    found = reader.single(path.name, Identity)
     if reader.problems:
         raise DefinitionError(reader.problems)
     return found

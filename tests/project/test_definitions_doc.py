@@ -8,15 +8,15 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from personas_dagster.project import forms, models
+from personas_dagster.project import forms, identity, models
 from personas_dagster.project.fields import Model, Secret
 
 DOC = Path(__file__).parents[2] / "docs" / "definitions.md"
 MODELS: dict[str, type[BaseModel]] = {
     "Source": models.Source,
-    "Identity": models.Identity,
-    "Type": models.TypeModel,
-    "Limit": models.LimitModel,
+    "Identity": identity.Identity,
+    "Type": identity.TypeModel,
+    "Limit": identity.LimitModel,
     "Computed trait": models.ComputedTrait,
     "Audience": models.Audience,
     "Event counter": forms.EventCounter,
