@@ -53,6 +53,13 @@ GOLDEN = Path(__file__).parent / "golden"
 DOCS = Path(__file__).parents[2] / "docs" / "destinations"
 HEADINGS = ("Set-up", "Settings", "What is sent", "Limits")
 AUDIENCE = "first_time_shopper"
+FAULTS = {
+    "throttle": Throttled,
+    "error": Unavailable,
+    "reset": Unavailable,
+    "lost": Unavailable,
+    "unauthorized": Unauthorized,
+}
 _AT = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
 _NOT_OURS = {"host", "accept", "accept-encoding", "connection", "user-agent", "content-length"}
 _NOT_OURS |= {"x-amz-date", "amz-sdk-invocation-id", "amz-sdk-request"}
@@ -445,13 +452,7 @@ def understands_faults(subject: Subject) -> None:
     send(destination, [message])
     steps = len(account.requests)
     for before in range(steps):
-        for fault, kind in (
-            ("throttle", Throttled),
-            ("error", Unavailable),
-            ("reset", Unavailable),
-            ("lost", Unavailable),
-            ("unauthorized", Unauthorized),
-        ):
+        for fault, kind in FAULTS.items():
             account, opened = subject.account()
             account.faults.next(*[None] * before, fault)
             error = error_of(opened(), [message])
@@ -657,13 +658,7 @@ def understands_faults_of_deletions(subject: Subject) -> None:
     delete(opened(), [message.recipient])
     steps = len(account.requests)
     for before in range(steps):
-        for fault, kind in (
-            ("throttle", Throttled),
-            ("error", Unavailable),
-            ("reset", Unavailable),
-            ("lost", Unavailable),
-            ("unauthorized", Unauthorized),
-        ):
+        for fault, kind in FAULTS.items():
             account, opened = subject.account()
             send(opened(), [message])
             account.faults.next(*[None] * before, fault)

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import psutil
 
 from personas_dagster.project.loader import load_project
 from personas_dagster.spaces import Space, open_space
+from tests.serving.server_process import free_port
 
 ROOT = Path(__file__).parents[2]
 DECLARED = ("assets", "resources", "sensors", "workspace.yaml", "dagster.yaml")
@@ -91,7 +91,7 @@ class Running:
         self.root, self.home = root, root / "dagster_home"
         self.home.mkdir()
         shutil.copy(root / "dagster.yaml", self.home / "dagster.yaml")
-        self.port, self.serve_port = _free_port(), _free_port()
+        self.port, self.serve_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._env = {
             **os.environ,
@@ -276,10 +276,3 @@ class Running:
     def space(self, name: str) -> Space:
         """The space as it is declared now, read from this process."""
         return open_space(load_project(self.root), name)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port

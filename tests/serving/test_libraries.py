@@ -111,13 +111,14 @@ def check(
 
 @pytest.mark.parametrize("faults", [NO_FAULTS, EVERY_SECOND], ids=["well", "faults"])
 @pytest.mark.parametrize("packed", ["plain", "gzip"])
-@pytest.mark.parametrize("script", ["segment_python.py", "rudder_python.py"])
+@pytest.mark.parametrize("module", ["segment.analytics", "rudderstack.analytics"])
 def test_python(
-    served: tuple[Place, ServerProcess], script: str, packed: str, faults: dict[int, str]
+    served: tuple[Place, ServerProcess], module: str, packed: str, faults: dict[int, str]
 ) -> None:
     place, server = served
     with FaultProxy(server, faults) as proxy:
-        run([sys.executable, str(SCRIPTS / script), proxy.url, KEY, packed])
+        script = str(SCRIPTS / "analytics_python.py")
+        run([sys.executable, script, module, proxy.url, KEY, packed])
     check(place, server, proxy, faults)
 
 

@@ -6,7 +6,6 @@ from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from personas_dagster.activation.destination import Abilities
 from personas_dagster.destinations.marketo.settings import MarketoAccount
 from personas_dagster.destinations.settings import ListSettings, Text
 
@@ -34,16 +33,3 @@ class MarketoStaticListsSettings(MarketoAccount, ListSettings):
         if self.create_lists and self.folder is None:
             raise ValueError("expected `folder`, where lists are made, or `create_lists: false`")
         return self
-
-    @property
-    def abilities(self) -> Abilities:
-        return Abilities(
-            kind="list",
-            accepts=("audience",),
-            forms=("add", "remove"),
-            matches_on=self.matches_on,
-            batch_size=self.batch_size,
-            requests_per_second=self.requests_per_second,
-            concurrency=self.concurrency,
-            interval=self.interval,
-        )

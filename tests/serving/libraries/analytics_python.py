@@ -1,10 +1,10 @@
-"""The scenario through rudder-sdk-python: `python rudder_python.py HOST KEY GZIP`."""
+"""The scenario through a library of Python: `python analytics_python.py MODULE HOST KEY GZIP`."""
 
 import sys
+from importlib import import_module
 
-from rudderstack.analytics import Client
-
-host, key, packed = sys.argv[1:]
+module, host, key, packed = sys.argv[1:]
+Client = import_module(module).Client
 failures = []
 client = Client(key, host=host, gzip=packed == "gzip", on_error=lambda *args: failures.append(args))
 client.identify("u1", {"email": "ann@example.com"})
