@@ -3,8 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# Tests run side by side on the cores there are; then, alone, those that measure time.
+PYTEST := $(BIN)/python -m pytest
+SIDE := -n logical --maxprocesses 4
+REST := (postgres or dagster_ui or wheel or slow)
 
-.PHONY: demo test test-all dev check lint types layers oracle bench torture install clean pictures help
+.PHONY: demo test test-rest test-all dev check lint types layers oracle bench torture install clean \
+	pictures help
 
 help: ## What there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -30,10 +35,14 @@ check: $(VENV)/installed ## Are all definitions right?
 	@$(BIN)/personas check
 
 test: $(VENV)/installed-dev ## The tests that need nothing but Python, without the slow ones
-	$(BIN)/python -m pytest -m "not (postgres or dagster_ui or wheel or slow)"
+	$(PYTEST) $(SIDE) --dist worksteal -m "not $(REST) and not quiet"
+	$(PYTEST) -m "not $(REST) and quiet"
 
-test-all: $(VENV)/installed-dev ## All tests; needs PERSONAS_TEST_POSTGRES_URL
-	$(BIN)/python -m pytest
+test-rest: $(VENV)/installed-dev ## The others: they need PERSONAS_TEST_POSTGRES_URL, Chromium, Node
+	$(PYTEST) $(SIDE) --dist loadfile -m "$(REST) and not quiet"
+	$(PYTEST) -m "$(REST) and quiet"
+
+test-all: test test-rest ## All tests
 
 lint: $(VENV)/installed-dev ## ruff
 	$(BIN)/ruff check

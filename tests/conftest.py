@@ -1,18 +1,46 @@
-"""What tests of several folders share: a project in a temporary folder, and the real data."""
+"""What tests of several folders share: a project in a temporary folder, and the real data.
+
+Great Expectations judges only where a test asks for it, or starts a process: the suite takes
+seconds to load, and `test_guard` shows that it says what the findings say.
+"""
 
 from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from personas_dagster.identity import loads
+from personas_dagster.identity.guard import Finding, Verdict
+from personas_dagster.identity.guard import judge as suite_judge
 from personas_dagster.state import State
+from tests.examples import register
 from tests.place import Place
+
+register()
+
+
+def plain_judge(load_id: int, findings: Sequence[Finding]) -> Verdict:
+    """What the suite says, without the seconds it takes to load."""
+    return Verdict(load_id, all(finding.passed for finding in findings), tuple(findings))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def judge_plainly() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loads, "judge", plain_judge)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def judge_as_asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "great_expectations" in request.keywords:
+        monkeypatch.setattr(loads, "judge", suite_judge)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from personas_dagster.activation.connection import Connection
 from personas_dagster.activation.destination import DELIVERED, Abilities, Message, Outcome
 from personas_dagster.activation.difference import Difference
 from personas_dagster.errors import Throttled, Unavailable
+from tests.examples import examples
 
 ABILITIES = Abilities(kind="event", matches_on=("user_id", "email"), batch_size=3, concurrency=2)
 PEOPLE = [f"p{n}" for n in range(6)]
@@ -67,8 +68,7 @@ def advance(world: World, wanted: dict) -> None:  # type: ignore[type-arg]
 
 
 @settings(
-    max_examples=6,
-    deadline=None,
+    max_examples=examples(6),
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],

@@ -219,6 +219,7 @@ def test_progress(world: World) -> None:
     assert seen == [(10, 25), (20, 25), (25, 25)]
 
 
+@pytest.mark.quiet
 def test_cap_holds_in_any_second(world: World) -> None:
     import time
 

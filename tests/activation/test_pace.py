@@ -117,11 +117,13 @@ def test_clock_set_back(window) -> None:  # type: ignore[no-untyped-def]
     assert clock.now == before
 
 
+@pytest.mark.quiet
 def test_two_processes_share_a_cap(tmp_path: Path) -> None:
     share_a_cap(tmp_path, f"sqlite:///{tmp_path / 'state.db'}")
 
 
 @pytest.mark.postgres
+@pytest.mark.quiet
 def test_two_processes_share_a_cap_in_postgres(tmp_path: Path, postgres_url: str) -> None:
     share_a_cap(tmp_path, postgres_url)
 

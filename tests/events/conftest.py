@@ -80,31 +80,16 @@ class Intake:
 
 
 @pytest.fixture(scope="session")
-def new_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated state database, to be copied: migrating takes longer than most tests."""
-    path = tmp_path_factory.mktemp("state") / "state.db"
-    State(f"sqlite:///{path}").close()
-    return path
-
-
-@pytest.fixture(scope="session")
-def make_intake(tmp_path_factory: pytest.TempPathFactory, new_state: Path) -> Callable[[], Intake]:
+def make_intake(
+    tmp_path_factory: pytest.TempPathFactory, empty_state: Path
+) -> Callable[[], Intake]:
     """A new space, in a folder of its own."""
-    return lambda: Intake(tmp_path_factory.mktemp("space"), new_state)
+    return lambda: Intake(tmp_path_factory.mktemp("space"), empty_state)
 
 
 @pytest.fixture
 def intake(make_intake: Callable[[], Intake]) -> Intake:
     return make_intake()
-
-
-@pytest.fixture(scope="session")
-def data() -> Path:
-    """The real data beside the repository."""
-    folder = Path(__file__).parents[3] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"the real data is not at {folder}")
-    return folder
 
 
 def message(number: int = 0, **fields: Any) -> Row:

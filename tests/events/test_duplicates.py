@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from personas_dagster.events.decoding import message_hash
 from personas_dagster.events.duplicates import keep_first
+from tests.examples import examples
 
 Message = Callable[..., dict[str, Any]]
 START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
@@ -39,7 +40,7 @@ occurrences = st.tuples(
 )
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8))
 @given(st.lists(st.lists(occurrences, min_size=1, max_size=25), min_size=1, max_size=3))
 def test_as_the_naive_reading(make_intake: Any, message: Message, loads: Any) -> None:
     intake = make_intake()
@@ -53,7 +54,7 @@ def test_as_the_naive_reading(make_intake: Any, message: Message, loads: Any) ->
     assert intake.rows() == before
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40)), max_size=40))
 def test_keep_first(rows: list[tuple[int, int]]) -> None:
     rows = sorted(rows, key=lambda row: row[0])

@@ -211,11 +211,11 @@ def test_rebuild_of_an_empty_day(intake: Any, message: Message) -> None:
     assert tables(intake) == before
 
 
-def test_real_data(make_intake: Callable[[], Any], data: Path) -> None:
+def test_real_data(make_intake: Callable[[], Any], real_data: Path) -> None:
     for name in ("ecom", "cdnow"):
         intake = make_intake()
-        truth = json.loads((data / f"{name}.truth.json").read_text())
-        report = intake.take_files(data / f"{name}.jsonl.gz")
+        truth = json.loads((real_data / f"{name}.truth.json").read_text())
+        report = intake.take_files(real_data / f"{name}.jsonl.gz")
         counts = (report.accepted, report.rejected, report.duplicates, report.clock_skew)
         assert counts == (truth["events"], 0, 0, 0)
         assert sum(report.received_dates.values()) == truth["events"]

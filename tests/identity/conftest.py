@@ -1,28 +1,14 @@
-"""Graphs in temporary folders. Great Expectations judges only where a test asks for it."""
+"""Graphs in temporary folders."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from personas_dagster.identity import loads
-from personas_dagster.identity.guard import Finding, Verdict
 from personas_dagster.identity.rules import IdentityRules
 from tests.identity.graph import Graph
-
-
-def plain_judge(load_id: int, findings: Sequence[Finding]) -> Verdict:
-    """What the suite says, without the seconds it takes to load."""
-    return Verdict(load_id, all(finding.passed for finding in findings), tuple(findings))
-
-
-@pytest.fixture(autouse=True)
-def judge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "great_expectations" not in request.keywords:
-        monkeypatch.setattr(loads, "judge", plain_judge)
-
 
 NewGraph = Callable[..., Graph]
 

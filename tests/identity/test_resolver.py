@@ -15,6 +15,7 @@ from personas_dagster.identity import resolve as resolving
 from personas_dagster.identity.numbering import NONE, Numbered
 from personas_dagster.identity.resolve import Before, resolve, suspects
 from personas_dagster.identity.rules import IdentityRules, TypeRule
+from tests.examples import examples
 from tests.identity.graph import START
 from tests.identity.oracle import Oracle
 
@@ -67,7 +68,7 @@ def numbered(streams: list[Ids], rules: IdentityRules) -> tuple[Numbered, list[i
 def test_any_stream(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolving, "_WORTH_COMPILING", 0 if compiled else 1_000_000)
 
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=examples(200))
     @given(rules, messages)
     def holds(rules: IdentityRules, stream: list[tuple[int, list[Any]]]) -> None:
         oracle = Oracle(rules)

@@ -186,7 +186,7 @@ def test_bad_messages_are_rejected_alone(client: TestClient, place: Place) -> No
         ("/v1/batch", b'{"batch": null, "x": NaN}'),
         ("/v1/batch", b'{"batch": [' + b"[" * 100_000),
         ("/v1/batch", b"\x1f\x8b nonsense"),
-        ("/v1/batch", gzip.compress(b'{"batch": []}')[:-9]),
+        ("/v1/batch", gzip.compress(b'{"batch": []}', mtime=0)[:-9]),
         ("/v1/batch", b'\xff{"batch": []}'),
         ("/v1/track", b""),
         ("/v1/track", b"[]"),
