@@ -229,15 +229,11 @@ def overdue_sources(space: Space, *, now: dt.datetime) -> dict[str, str]:
     declared = {key: one.expect_every for key, one in space.sources.items() if one.expect_every}
     if not declared:
         return {}
-    query = (
-        sa.select(landing_files.c.source_id, sa.func.max(landing_files.c.landed_at).label("at"))
-        .where(landing_files.c.source_id.in_(declared))
-        .group_by(landing_files.c.source_id)
-    )
-    last = {row["source_id"]: row["at"] for row in space.state.rows(query)}
+    newest = sa.select(sa.func.max(landing_files.c.landed_at).label("at"))
     found: dict[str, str] = {}
-    for source, every in sorted(declared.items()):
-        at = last.get(source)
+    for source, every in sorted(declared.items()):  # for each, one look into an index
+        (last,) = space.state.rows(newest.where(landing_files.c.source_id == source))
+        at = last["at"]
         if at is None:
             found[source] = f"{source} has sent nothing yet, and is expected every {every}"
         elif at + every < now:

@@ -103,9 +103,9 @@ class Landing:
 
     def pending(self) -> list[LandedFile]:
         """Landed, and not yet in a finished load."""
-        loaded = sa.select(loads.c.load_id).where(loads.c.status == "loaded")
+        under_way = sa.select(loads.c.load_id).where(loads.c.status == "loading")
         return self.files(
-            sa.or_(landing_files.c.load_id.is_(None), landing_files.c.load_id.not_in(loaded))
+            sa.or_(landing_files.c.load_id.is_(None), landing_files.c.load_id.in_(under_way))
         )
 
     def files(self, where: sa.ColumnElement[bool]) -> list[LandedFile]:

@@ -7,8 +7,9 @@ by the same rule and the settings that each load was started with.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -20,6 +21,9 @@ from personas_dagster.events.writing import StagedRows, Suppress, spans, togethe
 from personas_dagster.interfaces import Engine, Lake
 from personas_dagster.state import State
 from personas_dagster.state.schema import landing_files, loads
+
+T = TypeVar("T")
+_AT_ONCE = 200
 
 
 @dataclass(frozen=True)
@@ -82,16 +86,19 @@ def _files_with(
     landing: Landing, state: State, dates: set[dt.date], load_ids: set[int]
 ) -> list[LandedFile]:
     """The landed files that have messages of these dates."""
-    wanted = {str(date) for date in dates}
-    query = sa.select(
-        landing_files.c.file_id, landing_files.c.load_id, landing_files.c.received_dates
-    )
+    received = sa.cast(landing_files.c.received_dates, sa.Text)
+    query = sa.select(landing_files.c.file_id, landing_files.c.load_id)
     touching = {
         row["file_id"]
-        for row in state.rows(query)
-        if row["load_id"] in load_ids and wanted & set(row["received_dates"] or ())
+        for some in _parts(sorted(dates))
+        for row in state.rows(query.where(sa.or_(*(received.contains(f'"{d}"') for d in some))))
+        if row["load_id"] in load_ids
     }
-    files = [file for file in landing.files(sa.true()) if file.file_id in touching]
+    files = [
+        file
+        for some in _parts(sorted(touching))
+        for file in landing.files(landing_files.c.file_id.in_(some))
+    ]
     missing = [file for file in files if not file.path.exists()]
     if missing:
         raise InputError(
@@ -99,6 +106,11 @@ def _files_with(
             "put it back before its partitions are materialised again"
         )
     return files
+
+
+def _parts(values: list[T]) -> Iterator[list[T]]:
+    """As many as one query may name."""
+    return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
 
 
 def _where(dates: Sequence[dt.date]) -> str:

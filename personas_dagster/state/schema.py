@@ -34,7 +34,7 @@ loads = sa.Table(
     "loads",
     metadata,
     sa.Column("load_id", _id, primary_key=True, autoincrement=True),
-    sa.Column("status", sa.String(20), nullable=False),  # loading, loaded
+    sa.Column("status", sa.String(20), nullable=False, index=True),  # loading, loaded
     sa.Column("started_at", Instant, nullable=False),
     sa.Column("finished_at", Instant),
     sa.Column("counts", sa.JSON, nullable=False),
@@ -51,10 +51,11 @@ landing_files = sa.Table(
     sa.Column("source_id", sa.String(200), nullable=False),
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("landed_at", Instant, nullable=False),
-    sa.Column("load_id", _id, sa.ForeignKey("loads.load_id")),
+    sa.Column("load_id", _id, sa.ForeignKey("loads.load_id"), index=True),
     sa.Column("damaged", sa.Text),
     sa.Column("counts", sa.JSON),
     sa.Column("received_dates", sa.JSON),
+    sa.Index("ix_landing_files_of_source", "source_id", "landed_at"),
 )
 
 identity_loads = sa.Table(

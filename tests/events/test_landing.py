@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from personas_dagster.errors import InputError
 
@@ -205,3 +206,25 @@ def test_no_rights(intake: Any, message: Message) -> None:
     path.chmod(0)
     with pytest.raises(InputError, match="cannot be read"):
         intake.landing.land([path], now=NOW)
+
+
+def test_what_came_before_is_not_read_again(intake: Any, message: Message) -> None:
+    """A server lands thousands of files a day: no question of an intake may go through them all."""
+    intake.take(message(1))
+    asked: list[tuple[str, Any]] = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *more: Any) -> None:
+        asked.append((statement, parameters))
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        intake.landing.pending()
+        intake.take(message(2))
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    asked = [one for one in asked if one[0].startswith(("SELECT", "UPDATE"))]
+    assert len(asked) >= 6
+    with intake.state.read() as connection:
+        for statement, parameters in asked:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            assert not [row.detail for row in plan if row.detail.startswith("SCAN")], statement

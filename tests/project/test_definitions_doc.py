@@ -79,7 +79,7 @@ def test_table_of_fields(title: str) -> None:
 def test_every_model_has_a_table() -> None:
     declared = {
         model
-        for model in vars(models).values()
+        for model in (vars(models) | vars(identity)).values()
         if isinstance(model, type) and issubclass(model, Model)
     }
     known = {Model, Secret, models.Described, models.Computed}
