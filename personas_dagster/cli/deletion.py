@@ -22,7 +22,6 @@ from personas_dagster.curating import identifier as read
 from personas_dagster.erasing import flow
 from personas_dagster.erasing.person import Person
 from personas_dagster.errors import NotFound, PersonasError
-from personas_dagster.resources import history
 
 
 def add_to(app: typer.Typer) -> None:
@@ -45,6 +44,8 @@ def delete(
     Prints a receipt that names nobody. What names the person's identifiers later is not stored.
     Example: personas delete email:ann@example.com --verify
     """
+    from personas_dagster.resources import history  # loads Dagster
+
     shell, name = Shell(project, space, quiet, verbose), read(identifier)
     if name[0] != "users":
         raise PersonasError(f"{name[1]} names an account; only persons can be deleted")
@@ -73,7 +74,7 @@ def delete(
     else:
         shell.say("this person was deleted before")
     if verify:
-        _verify(shell, person)
+        _verify(shell, person, history.home(shell.root))
 
 
 def _ask(shell: Shell, person: Person) -> None:
@@ -87,9 +88,9 @@ def _ask(shell: Shell, person: Person) -> None:
     typer.confirm("delete this person?", abort=True, err=True)
 
 
-def _verify(shell: Shell, person: Person) -> None:
+def _verify(shell: Shell, person: Person, runs: Path) -> None:
     with shell.working("scanning what is stored"):
-        left = flow.leftovers(shell.space, person, [history.home(shell.root)])
+        left = flow.leftovers(shell.space, person, [runs])
     if left:
         raise PersonasError(
             f"{len(left)} files still hold an identifier of the person: "
