@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from personas_dagster.query import Definition
+from personas_dagster.query.names import COMPARATORS, SYMBOLS
 from tests.query.running import answer, results, session
 from tests.query.shop import NOW, days, did, people
 
@@ -25,6 +26,8 @@ VALUES: dict[str, Any] = {
     "true": True,
     "'true'": "true",
     "false": False,
+    "[]": [],
+    "{}": {},
     "list": ["a", 15.0],
     "object": {"a": 1.0},
 }
@@ -55,6 +58,10 @@ TRUE_FOR: dict[str, set[str]] = {
     "x <= '15'": NUMBERS,
     "x > 'a'": set(),
     "x < trait('missing')": set(),
+    "x > trait('missing')": set(),
+    "x >= trait('missing')": set(),
+    "x <= trait('missing')": set(),
+    "x >= ''": set(),
     "NOT x > 2": VALUES.keys() - FIFTEEN,
     "x.absent()": ABSENT,
     "x.exists()": HERE,
@@ -66,10 +73,13 @@ TRUE_FOR: dict[str, set[str]] = {
     "x.omits('a')": VALUES.keys() - {"a", "ab", "false", "list", "object"},
     "x.omits('5', 'b')": VALUES.keys() - FIFTEEN - {"ab", "list"},
     "x.omits('')": ABSENT,
+    "x.omits(trait('missing'))": set(VALUES),
     "NOT x.omits('a')": {"a", "ab", "false", "list", "object"},
     "x.starts_with('a')": {"a", "ab"},
     "x.starts_with('')": HERE,
     "x.starts_with('15')": FIFTEEN,
+    "x.starts_with(trait('missing'))": set(),
+    "x.ends_with(trait('missing'))": set(),
     "x.ends_with('b')": {"ab"},
     "x.ends_with('5.0')": set(),
     "x.ends_with('e')": {"true", "'true'", "false"},
@@ -77,8 +87,11 @@ TRUE_FOR: dict[str, set[str]] = {
     "x.one_of('')": {"empty"},
     "x.one_of(trait('missing'), 'a')": {"a"},
     "x.none_of('a', 'b', 15)": HERE - {"a"} - FIFTEEN,
+    "x.none_of('')": HERE - {"empty"},
+    "x.none_of(trait('missing'), 'a')": HERE - {"a"},
     "NOT x.one_of('a', 'b', 15)": VALUES.keys() - {"a"} - FIFTEEN,
     "x.before_date('2024-01-01')": set(),
+    "x.before_date(trait('missing'))": set(),
     "x.after_date('2024-01-01')": set(),
     "x.within_last(7 days)": set(),
     "x.within_next(7 days)": set(),
@@ -146,6 +159,22 @@ def test_of_values(condition: str, told: Told) -> None:
 @pytest.mark.parametrize("condition", TRUE_FOR_DATES)
 def test_of_dates(condition: str, told_of_dates: Told) -> None:
     assert told_of_dates[condition] == TRUE_FOR_DATES[condition]
+
+
+@pytest.mark.parametrize("name", COMPARATORS)
+def test_every_comparator_has_its_rows(name: str) -> None:
+    """With an ordinary value on the right, and with an absent one where there is a value."""
+    rows = [one for one in (*TRUE_FOR, *TRUE_FOR_DATES) if name == _comparator(one)]
+    assert rows
+    if COMPARATORS[name] not in ("nothing", "duration"):
+        absent = [one for one in rows if "trait('missing')" in one]
+        assert absent and len(absent) < len(rows)
+
+
+def _comparator(condition: str) -> str:
+    """The name of the comparator in a condition that begins with `x`."""
+    found = re.match(r"x(?:\.(\w+)\(| (\S+) )", condition)
+    return found[1] or SYMBOLS[found[2]] if found else ""
 
 
 def test_of_constants_on_both_sides() -> None:
