@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from personas_dagster.identity.keys import halves_sql, id_sql, key_sql, same
 from personas_dagster.identity.numbering import blocked_values
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.identity.touched import climb_all
@@ -95,27 +96,51 @@ _CYCLES = """
 WITH bad AS (
     SELECT child_id FROM tops SEMI JOIN (SELECT child_id AS parent_id FROM tops) USING (parent_id)
     UNION SELECT child_id FROM candidate_merges GROUP BY child_id HAVING count(*) > 1
-    UNION SELECT child_id FROM candidate_merges SEMI JOIN merges USING (child_id)
-    UNION SELECT child_id FROM candidate_merges WHERE parent_id IN (
-        SELECT child_id FROM merges SEMI JOIN (SELECT parent_id AS child_id FROM candidate_merges)
-        USING (child_id))
+    UNION SELECT child_id FROM candidate_merges WHERE child_id IN (FROM children)
+    UNION SELECT child_id FROM candidate_merges WHERE parent_id IN (FROM children)
 )
 SELECT child_id || ' (joined by ' || any_value(m.identifiers) || ')' AS sample
 FROM bad JOIN candidate_merges m USING (child_id) GROUP BY child_id ORDER BY ALL
 """
-# The profiles of the graph that the load adds to or merges.
-_MET = """
-CREATE OR REPLACE TEMP TABLE met AS
-SELECT profile_id FROM profiles SEMI JOIN (
-    SELECT parent_id AS profile_id FROM candidate_merges
-    UNION ALL SELECT child_id FROM candidate_merges
-    UNION ALL SELECT profile_id FROM candidate_identifiers
-) USING (profile_id)
+# The profiles that the load names, adds to or merges, and did not make; then those that exist,
+# those of them that it changes, and those that are children already.
+_OF_MESSAGES = """
+SELECT profile_id FROM candidate_combinations
+UNION ALL SELECT account_id FROM candidate_combinations WHERE account_id IS NOT NULL
+UNION ALL SELECT unnest([profile_id, account_id]) FROM candidate_message_profiles
 """
-_BEFORE = """
+_OF_CHANGES = """
+SELECT unnest([parent_id, child_id]) AS profile_id FROM candidate_merges
+UNION ALL SELECT profile_id FROM candidate_identifiers
+"""
+_HIGH, _LOW = halves_sql("profile_id")
+_NAMED = f"""
+CREATE OR REPLACE TEMP TABLE named_profiles AS
+SELECT profile_id, {_HIGH} AS profile_high, {_LOW} AS profile_low, bool_or(changed) AS changed
+FROM (SELECT profile_id, false AS changed FROM ({_OF_MESSAGES})
+      UNION ALL SELECT profile_id, true FROM ({_OF_CHANGES}))
+ANTI JOIN candidate_profiles USING (profile_id)
+WHERE profile_id IS NOT NULL GROUP BY profile_id
+"""
+_THERE = (
+    f"""
+    CREATE OR REPLACE TEMP TABLE there AS
+    SELECT n.* FROM profiles p JOIN named_profiles n ON {same("n.profile", "p.profile")}
+    """,
+    """
+    CREATE OR REPLACE TEMP TABLE met AS
+    SELECT profile_high, profile_low FROM there WHERE changed
+    """,
+)
+_CHILDREN = f"""
+CREATE OR REPLACE TEMP TABLE children AS
+SELECT t.profile_id FROM there t JOIN graph_merges m ON {same("t.profile", "m.child")}
+"""
+_BEFORE = f"""
 CREATE OR REPLACE TEMP TABLE before_counts AS
-SELECT c.root_id AS profile_id, i.type, count(*) AS held
-FROM identifiers i JOIN climbed c USING (profile_id) GROUP BY ALL
+SELECT {id_sql("root_high", "root_low")} AS profile_id, type, held
+FROM (SELECT c.root_high, c.root_low, i.type, count(*) AS held
+      FROM identifiers i JOIN climbed c ON {same("c.profile", "i.profile")} GROUP BY ALL)
 """
 _AFTER = """
 CREATE OR REPLACE TEMP TABLE after_counts AS
@@ -172,27 +197,25 @@ _ALL_NEW = """
 SELECT count(*) = count(DISTINCT hash(collection, type, value))
        AND NOT EXISTS (SELECT 1 FROM identifiers) FROM candidate_identifiers
 """
-_SHARED = """
+_KEY_HIGH, _KEY_LOW = key_sql("collection", "type", "value")
+_SHARED = f"""
+WITH new_keys AS MATERIALIZED (
+    SELECT collection, type, value, {_KEY_HIGH} AS key_high, {_KEY_LOW} AS key_low
+    FROM candidate_identifiers
+)
 SELECT type || ':' || value AS sample FROM (
     SELECT collection, type, value FROM candidate_identifiers
     UNION ALL
-    SELECT i.collection, i.type, i.value FROM identifiers i
-    SEMI JOIN candidate_identifiers c USING (collection, type, value)
+    SELECT n.collection, n.type, n.value
+    FROM identifiers i JOIN new_keys n ON {same("n.key", "i.key")}
 ) GROUP BY collection, type, value HAVING count(*) > 1 ORDER BY ALL
 """
 _ALL_KNOWN = """
-SELECT count(*) = 0 FROM (
-    SELECT profile_id FROM candidate_combinations
-    UNION ALL SELECT account_id FROM candidate_combinations WHERE account_id IS NOT NULL
-    UNION ALL SELECT unnest([profile_id, account_id]) FROM candidate_message_profiles
-) ANTI JOIN (
-    SELECT profile_id FROM profiles UNION ALL SELECT profile_id FROM candidate_profiles
-) USING (profile_id)
-WHERE profile_id IS NOT NULL
+SELECT (SELECT count(*) FROM named_profiles) = (SELECT count(*) FROM there)
 """
 _MISSING = """
 WITH known AS (
-    SELECT profile_id FROM profiles UNION ALL SELECT profile_id FROM candidate_profiles
+    SELECT profile_id FROM there UNION ALL SELECT profile_id FROM candidate_profiles
 ), lost AS (
     SELECT coalesce('user_id:' || user_id, 'anonymous_id:' || anonymous_id,
         'email:' || coalesce(email_trait, email_context, email_property), others) AS sample
@@ -255,10 +278,12 @@ def find(
     for name in ("profiles", "identifiers", "merges"):
         session.view(name)
     _climb_candidates(session)
-    session.run(_MET)
+    session.run(_NAMED)
+    for statement in _THERE:
+        session.run(statement)
     climb_all(session)
-    session.run(_BEFORE)
-    session.run(_AFTER)
+    for statement in (_CHILDREN, _BEFORE, _AFTER):
+        session.run(statement)
     kinds = session.fetch("SELECT DISTINCT type FROM after_counts WHERE type IS NOT NULL")
     _register_limits(session, rules, kinds.column(0).to_pylist())
     first, *others = _SUSPECTED

@@ -43,15 +43,22 @@ class Numbered:
     instead: Ints
     # (combination, identifier) that a recorded fact detached from each other
     detached: Ints = field(default_factory=lambda: np.empty((0, 2), np.int64))
+    # Of each identifier, as `keys.identifier_keys` makes them: the higher halves, the lower ones.
+    keys: tuple[Ints, Ints] = field(default_factory=lambda: (np.empty(0), np.empty(0)))
 
     @property
     def size(self) -> int:
         return len(self.kind_of)
 
-    def names(self) -> pa.Table:
+    def named(self) -> pa.Table:
         """Each identifier's number, type and value."""
         return pa.table({"id": pa.array(np.arange(self.size)), "type": self.types(),
                          "value": self.values})  # fmt: skip
+
+    def names(self) -> pa.Table:
+        """Each identifier's number and key."""
+        high, low = self.keys
+        return pa.table({"id": np.arange(self.size), "key_high": high, "key_low": low})
 
     def types(self) -> pa.Array:
         return pa.array(self.kinds, pa.string()).take(pa.array(self.kind_of))

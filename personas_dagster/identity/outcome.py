@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from personas_dagster.identity import keys
 from personas_dagster.identity.extract import KEY
 from personas_dagster.identity.facts import Identifier
 from personas_dagster.identity.messages import Messages, Places
@@ -90,6 +91,7 @@ class Resolved:
     outcome: Outcome
     places: Places
     profile_ids: pa.Array  # by number
+    halves: tuple[Ints, Ints]  # of those ids
 
     def reading(self, places: Ints) -> Ints:
         """The combination that each place's message was read as."""
@@ -126,7 +128,9 @@ def name_profiles(
     taken: frozenset[Identifier] = frozenset(),
 ) -> Resolved:
     """Give the new profiles their ids; the message's goes in where the id was `taken` before."""
-    done = Resolved(collection, numbered, touched, found, places, pa.array([], pa.string()))
+    nothing = np.empty(0, np.int64)
+    done = Resolved(collection, numbered, touched, found, places, touched.profile_ids,
+                    (nothing, nothing))  # fmt: skip
     creators = numbered.first()[done.reading(found.created)]
     rows = pa.array(creators)
     kinds = numbered.types().take(rows) if len(creators) else pa.array([], pa.string())
@@ -136,8 +140,9 @@ def name_profiles(
     session.register("creators", named.append_column("message_id", new_ids))
     made = session.fetch(_PROFILE_IDS, [space_id, collection])
     done.profile_ids = pa.concat_arrays(
-        [pa.array(touched.profile_ids, pa.string()), *made.column("profile_id").chunks]
+        [touched.profile_ids, *made.column("profile_id").chunks]
     )
+    done.halves = keys.halves(done.profile_ids)
     return done
 
 
@@ -179,6 +184,7 @@ def tables(done: Resolved, rules: IdentityRules, *, load_id: int) -> dict[str, p
             profile_id=profile_ids.take(pa.array(numbers)),
             created_at=_instants(places, found.created),
             first_message_id=places.take("message_id", found.created),
+            **_narrow("profile", done.halves, numbers),
         ),
         "identifiers": table(
             len(attached),
@@ -188,6 +194,8 @@ def tables(done: Resolved, rules: IdentityRules, *, load_id: int) -> dict[str, p
             first_seen_at=_instants(places, where),
             first_message_id=places.take("message_id", where),
             source_id=places.take("source_id", where),
+            **_narrow("key", numbered.keys, attached),
+            **_narrow("profile", done.halves, found.attached[attached]),
         ),
         "merges": table(
             len(merged),
@@ -196,6 +204,8 @@ def tables(done: Resolved, rules: IdentityRules, *, load_id: int) -> dict[str, p
             merged_at=_instants(places, merged),
             message_id=places.take("message_id", merged),
             identifiers=_identifier_lists(numbered, done.reading(merged), kept),
+            **_narrow("parent", done.halves, parents),
+            **_narrow("child", done.halves, children),
         ),
         "dropped_identifiers": pa.concat_tables(
             [
@@ -225,6 +235,12 @@ def tables(done: Resolved, rules: IdentityRules, *, load_id: int) -> dict[str, p
             ]
         ),  # fmt: skip
     }
+
+
+def _narrow(name: str, halves: tuple[Ints, Ints], rows: Ints) -> dict[str, Ints]:
+    """The columns that stand for a text, for these rows of its halves."""
+    high, low = halves
+    return {f"{name}_high": high[rows], f"{name}_low": low[rows]}
 
 
 def _detached(done: Resolved) -> tuple[Ints, Ints]:
@@ -399,7 +415,16 @@ def links(session: Session, messages: Messages, assigned: Assigned, *, load_id: 
     session.register(
         "named_both", pa.concat_tables([pa.table(list(part), names=names) for part in parts])
     )
-    return session.fetch(_LINKS, [load_id])
+    found = session.fetch(_LINKS, [load_id])
+    for name in ("user", "account"):
+        for half, numbers in zip(("high", "low"), keys.halves(_text(found, f"{name}_profile_id")),
+                                 strict=True):  # fmt: skip
+            found = found.append_column(f"{name}_{half}", pa.array(numbers))
+    return found
+
+
+def _text(table: pa.Table, name: str) -> pa.Array:
+    return pa.concat_arrays([pa.array([], pa.string()), *table.column(name).chunks])
 
 
 def _moments(structs: pa.StructArray) -> pa.StructArray:

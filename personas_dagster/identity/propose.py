@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from personas_dagster.identity import outcome
+from personas_dagster.identity.keys import identifier_keys
 from personas_dagster.identity.messages import Messages
 from personas_dagster.identity.numbering import NONE, number
 from personas_dagster.identity.resolve import resolve, suspects
@@ -108,7 +109,8 @@ def _resolve(
     are met, and everything is done anew; after some rounds of that, with all messages.
     """
     numbered = number(messages.keys, messages.others, rules, collection)
-    touched = read_touched(session, numbered.names(), collection)
+    numbered.keys = identifier_keys(session, numbered.named(), collection)
+    touched = read_touched(session, numbered.names())
     before = outcome.before(numbered, touched, rules)
     guarded = suspects(numbered, before, rules)
     first = numbered.first()[: messages.combinations]

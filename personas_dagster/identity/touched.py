@@ -1,8 +1,8 @@
 """The part of the graph that a load touches, read without the rest of it.
 
 From the identifiers that a load names to the profiles they were first attached to, from there
-along the merges to whole components, and to all identifiers of those. Each step reads only the
-columns it needs, of rows that it has a reason to look for.
+along the merges to whole components, and to all identifiers of those. What is looked for is
+anywhere in tables as large as the graph, so only their narrow columns are read (`keys.py`).
 """
 
 from __future__ import annotations
@@ -13,52 +13,97 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from personas_dagster.identity import keys
 from personas_dagster.interfaces import Session
 
-_HELD = """
+_HELD = f"""
 CREATE OR REPLACE TEMP TABLE held AS
-SELECT n.id, i.profile_id, epoch_us(i.first_seen_at) AS seen
-FROM identifiers i JOIN load_names n ON n.value = i.value AND n.type = i.type
-WHERE i.collection = $1
+SELECT n.id, i.profile_high, i.profile_low
+FROM identifiers i JOIN load_names n ON {keys.same("n.key", "i.key")}
 """
-_START = "CREATE OR REPLACE TEMP TABLE met AS SELECT DISTINCT profile_id FROM held"
+_START = "CREATE OR REPLACE TEMP TABLE met AS SELECT DISTINCT profile_high, profile_low FROM held"
+# All of it, since it is small beside the other tables and is gone through several times.
+_MERGES = """
+CREATE OR REPLACE TEMP TABLE graph_merges AS
+SELECT child_high, child_low, parent_high, parent_low FROM merges
+"""
 _NO_EDGES = (
-    "CREATE OR REPLACE TEMP TABLE edges(child_id VARCHAR, parent_id VARCHAR)",
+    "CREATE OR REPLACE TEMP TABLE edges AS FROM graph_merges LIMIT 0",
     "CREATE OR REPLACE TEMP TABLE frontier AS FROM met",
 )
-_UP_AND_DOWN = """
+_UP_AND_DOWN = f"""
 CREATE OR REPLACE TEMP TABLE found AS
-SELECT child_id, parent_id FROM merges SEMI JOIN frontier ON profile_id = child_id
+SELECT m.* FROM graph_merges m JOIN frontier f ON {keys.same("m.child", "f.profile")}
 UNION
-SELECT child_id, parent_id FROM merges SEMI JOIN frontier ON profile_id = parent_id
+SELECT m.* FROM graph_merges m JOIN frontier f ON {keys.same("m.parent", "f.profile")}
 """
 _NEXT = (
-    "INSERT INTO edges SELECT * FROM found ANTI JOIN edges USING (child_id)",
+    "INSERT INTO edges SELECT * FROM found ANTI JOIN edges USING (child_high, child_low)",
     """
     CREATE OR REPLACE TEMP TABLE frontier AS
-    SELECT profile_id FROM (SELECT child_id AS profile_id FROM found
-                            UNION SELECT parent_id FROM found) ANTI JOIN met USING (profile_id)
+    SELECT profile_high, profile_low FROM (
+        SELECT child_high AS profile_high, child_low AS profile_low FROM found
+        UNION SELECT parent_high, parent_low FROM found
+    ) ANTI JOIN met USING (profile_high, profile_low)
     """,
     "INSERT INTO met FROM frontier",
 )
-_JUMP = """
+_CLIMBING = "CREATE OR REPLACE TEMP TABLE climbing AS FROM edges"
+_CLIMBED = """
 CREATE OR REPLACE TEMP TABLE climbed AS
-SELECT c.profile_id, coalesce(e.parent_id, c.root_id) AS root_id, e.parent_id IS NOT NULL AS moved
-FROM climbed c LEFT JOIN climbing e ON e.child_id = c.root_id
+SELECT profile_high, profile_low, profile_high AS root_high, profile_low AS root_low,
+       true AS moved FROM met
 """
-_PROFILES = """
-SELECT p.profile_id, k.members - 1 AS merges
-FROM profiles p JOIN (SELECT root_id, count(*) AS members FROM climbed GROUP BY root_id) k
-ON k.root_id = p.profile_id
-ORDER BY p.load_id, p.created_at, p.first_message_id, p.profile_id
+_JUMP = (
+    """
+    CREATE OR REPLACE TEMP TABLE climbed AS
+    SELECT c.profile_high, c.profile_low, coalesce(e.parent_high, c.root_high) AS root_high,
+           coalesce(e.parent_low, c.root_low) AS root_low, e.parent_low IS NOT NULL AS moved
+    FROM climbed c LEFT JOIN climbing e
+    ON e.child_high = c.root_high AND e.child_low = c.root_low
+    """,
+    """
+    CREATE OR REPLACE TEMP TABLE climbing AS
+    SELECT a.child_high, a.child_low, coalesce(b.parent_high, a.parent_high) AS parent_high,
+           coalesce(b.parent_low, a.parent_low) AS parent_low
+    FROM climbing a LEFT JOIN climbing b
+    ON b.child_high = a.parent_high AND b.child_low = a.parent_low
+    """,
+)
+_MEMBERS = f"""
+CREATE OR REPLACE TEMP TABLE members AS
+SELECT i.type, epoch_us(i.first_seen_at) AS seen, i.load_id, i.key_high, i.key_low,
+       c.root_high, c.root_low, c.profile_low = c.root_low AND c.profile_high = c.root_high AS own
+FROM identifiers i JOIN climbed c ON {keys.same("c.profile", "i.profile")}
+"""
+# The message that made a profile attached an identifier to it, at that instant, in that load.
+_ROOTS = """
+CREATE OR REPLACE TEMP TABLE roots AS
+SELECT root_high AS profile_high, root_low AS profile_low,
+       min({'load_id': load_id, 'at': seen}) FILTER (own) AS made
+FROM members GROUP BY ALL
+"""
+_TIED = """
+CREATE OR REPLACE TEMP TABLE tied AS
+SELECT profile_high, profile_low FROM roots QUALIFY count(*) OVER (PARTITION BY made) > 1
+"""
+_FIRST_MESSAGES = f"""
+CREATE OR REPLACE TEMP TABLE first_messages AS
+SELECT t.*, p.first_message_id
+FROM profiles p JOIN tied t ON {keys.same("t.profile", "p.profile")}
+"""
+_IN_ORDER = """
+SELECT r.profile_high, r.profile_low, k.members - 1 AS merges
+FROM roots r
+JOIN (SELECT root_high AS profile_high, root_low AS profile_low, count(*) AS members
+      FROM climbed GROUP BY ALL) k USING (profile_high, profile_low)
+LEFT JOIN first_messages m USING (profile_high, profile_low)
+ORDER BY r.made, m.first_message_id, r.profile_high, r.profile_low
 """
 _IDENTIFIERS = """
-SELECT coalesce(h.id, -1) AS id, i.type, epoch_us(i.first_seen_at) AS seen, n.number
-FROM identifiers i
-JOIN climbed c USING (profile_id)
-JOIN touched_numbers n USING (root_id)
-LEFT JOIN load_names h ON h.value = i.value AND h.type = i.type
-WHERE i.collection = $1
+SELECT coalesce(n.id, -1) AS id, m.type, m.seen, r.number
+FROM members m JOIN touched_roots r USING (root_high, root_low)
+LEFT JOIN load_names n USING (key_high, key_low)
 """
 
 
@@ -66,7 +111,7 @@ WHERE i.collection = $1
 class Touched:
     """Root profiles in order of creation, and every identifier that they hold."""
 
-    profile_ids: list[str] = field(default_factory=list)
+    profile_ids: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
     merges: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     # Rows of (number of the load's identifier or -1, type, first seen, number of the profile).
     identifiers: pa.Table | None = None
@@ -74,57 +119,67 @@ class Touched:
     held: pa.Table | None = None
 
 
-def read_touched(session: Session, names: pa.Table, collection: str) -> Touched:
-    """The state under the load's identifiers (`names`: id, type, value)."""
+def read_touched(session: Session, names: pa.Table) -> Touched:
+    """The state under the load's identifiers (`names`: id, key_high, key_low)."""
+    if not names.num_rows:
+        return Touched()
     session.register("load_names", names)
-    session.run(_HELD, [collection])
-    held = session.fetch("SELECT id, profile_id FROM held")
-    if held.num_rows == 0:
+    session.run(_HELD)
+    held = session.fetch("SELECT * FROM held")
+    if not held.num_rows:
         return Touched()
     session.run(_START)
     climb_all(session)
-    roots = session.fetch(_PROFILES)
-    ids = roots.column("profile_id").to_pylist()
+    for statement in (_MEMBERS, _ROOTS, _TIED):
+        session.run(statement)
+    if not _count(session, "tied"):
+        session.run("CREATE OR REPLACE TEMP TABLE first_messages AS "
+                    "SELECT *, NULL::VARCHAR AS first_message_id FROM tied")  # fmt: skip
+    else:
+        session.run(_FIRST_MESSAGES)
+    roots = session.fetch(_IN_ORDER)
+    high, low = (roots.column(name) for name in ("profile_high", "profile_low"))
+    numbers = pa.array(np.arange(roots.num_rows))
     session.register(
-        "touched_numbers",
-        pa.table({"root_id": pa.array(ids, pa.string()), "number": pa.array(range(len(ids)))}),
+        "touched_roots", pa.table({"root_high": high, "root_low": low, "number": numbers})
     )
     merges = roots.column("merges").to_numpy().astype(np.int32)
-    return Touched(ids, merges, session.fetch(_IDENTIFIERS, [collection]), held)
+    return Touched(
+        keys.texts(high.to_numpy(), low.to_numpy()),
+        merges,
+        session.fetch(_IDENTIFIERS),
+        pa.table({"id": held.column("id"), "profile_id": keys.texts(
+            held.column("profile_high").to_numpy(), held.column("profile_low").to_numpy())}),
+    )  # fmt: skip
 
 
 def climb_all(session: Session) -> None:
-    """From the profiles `met(profile_id)`, make `climbed(profile_id, root_id)`: every profile of
-    their components beside its root. Needs `merges`.
+    """From the profiles `met(profile_high, profile_low)`, make `climbed`: every profile of their
+    components, and its root (`root_high`, `root_low`). Needs `merges`.
     """
+    session.run(_MERGES)
     for statement in _NO_EDGES:
         session.run(statement)
     while _count(session, "frontier"):
         session.run(_UP_AND_DOWN)
         for statement in _NEXT:
             session.run(statement)
-    climb(session)
+    _climb(session)
 
 
-def climb(session: Session) -> None:
-    """From `met` and `edges`, make `climbed`: each profile beside its root.
+def _climb(session: Session) -> None:
+    """From `met` and `edges`, make `climbed`.
 
     Pointer jumping: what is left to climb halves with each round.
     """
-    session.run("CREATE OR REPLACE TEMP TABLE climbing AS FROM edges")
-    session.run(
-        "CREATE OR REPLACE TEMP TABLE climbed AS "
-        "SELECT profile_id, profile_id AS root_id, true AS moved FROM met"
-    )
+    session.run(_CLIMBING)
+    session.run(_CLIMBED)
+    climb, jump = _JUMP
     while True:
-        session.run(_JUMP)
-        if not session.fetch("SELECT count(*) FROM climbed WHERE moved").column(0)[0].as_py():
+        session.run(climb)
+        if not _count(session, "climbed WHERE moved"):
             return
-        session.run(
-            "CREATE OR REPLACE TEMP TABLE climbing AS "
-            "SELECT a.child_id, coalesce(b.parent_id, a.parent_id) AS parent_id "
-            "FROM climbing a LEFT JOIN climbing b ON b.child_id = a.parent_id"
-        )
+        session.run(jump)
 
 
 def _count(session: Session, relation: str) -> int:

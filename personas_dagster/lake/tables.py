@@ -67,6 +67,12 @@ _LOADED: dict[str, pa.DataType] = {
 }
 _LOADED_KEYS = ("load_id", "file_id", "line")
 
+
+def _narrow(*names: str) -> dict[str, pa.DataType]:
+    """Columns that stand for texts in 128 bits: what `identity/keys.py` says."""
+    return {f"{name}_{half}": pa.int64() for name in names for half in ("high", "low")}
+
+
 _IDENTITY: dict[str, dict[str, pa.DataType]] = {
     "profiles": {
         "profile_id": pa.string(),
@@ -74,6 +80,7 @@ _IDENTITY: dict[str, dict[str, pa.DataType]] = {
         "created_at": INSTANT,
         "first_message_id": pa.string(),
         "load_id": pa.int64(),
+        **_narrow("profile"),
     },
     "identifiers": {
         "collection": pa.string(),
@@ -84,6 +91,7 @@ _IDENTITY: dict[str, dict[str, pa.DataType]] = {
         "first_message_id": pa.string(),
         "source_id": pa.string(),
         "load_id": pa.int64(),
+        **_narrow("key", "profile"),
     },
     "merges": {
         "collection": pa.string(),
@@ -93,6 +101,7 @@ _IDENTITY: dict[str, dict[str, pa.DataType]] = {
         "message_id": pa.string(),
         "identifiers": JSON,
         "load_id": pa.int64(),
+        **_narrow("parent", "child"),
     },
     "account_links": {
         "user_profile_id": pa.string(),
@@ -102,6 +111,7 @@ _IDENTITY: dict[str, dict[str, pa.DataType]] = {
         "last_at": INSTANT,
         "last_message_id": pa.string(),
         "load_id": pa.int64(),
+        **_narrow("user", "account"),
     },
     "dropped_identifiers": {
         "message_id": pa.string(),
@@ -136,6 +146,7 @@ _IDENTITY: dict[str, dict[str, pa.DataType]] = {
     },
 }
 IDENTITY_TABLES = tuple(_IDENTITY)
+_NARROW = _narrow("profile", "key", "parent", "child", "user", "account")
 
 _TRAIT: dict[str, pa.DataType] = {
     "collection": pa.string(),
@@ -193,7 +204,7 @@ _ALL = [
         derived="typed_",
     ),
     *(
-        _table(name, "Identity graph.", columns, bookkeeping=("load_id",))
+        _table(name, "Identity graph.", columns, bookkeeping=("load_id", *_NARROW))
         for name, columns in _IDENTITY.items()
         if name not in ("message_profiles", "combinations")
     ),
