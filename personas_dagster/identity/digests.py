@@ -50,6 +50,11 @@ def digest(session: Session, relation: str, columns: Sequence[str]) -> str:
     return f"{((high << 64) + low) % _MODULUS:032x}"
 
 
+def difference(whole: str, part: str) -> str:
+    """The digest of what is left of a whole without one of its parts."""
+    return f"{(int(whole, 16) - int(part, 16)) % _MODULUS:032x}"
+
+
 def combine(digests: Iterable[str]) -> str:
     """The digest of the union of disjoint parts."""
     return f"{sum(int(part, 16) for part in digests) % _MODULUS:032x}"

@@ -25,6 +25,7 @@ from personas_dagster.identity.assignment import resolve_messages
 from personas_dagster.identity.decisions import decisions, let_pass, under_facts
 from personas_dagster.identity.digests import combine, digest
 from personas_dagster.identity.guard import CHECKS, Finding, Verdict, excused, find, judge
+from personas_dagster.identity.links import LINK_COLUMNS, carried_links
 from personas_dagster.identity.propose import Proposal, propose
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.identity.views import prepare
@@ -176,7 +177,10 @@ def _apply(
     rows = write_candidates(lake, load_id)
     before = _digests_before(state, load_id)
     with engine.session(lake) as session:
-        digests = graph_digests(session) if before is None else _carried(session, before)
+        if before is None:
+            digests = graph_digests(session)
+        else:
+            digests = carried(session, before, load_id=load_id)
     _update(state, load_id, status="applied", applied_at=now, digests=digests)
     return Applied(load_id, rows, digests)
 
@@ -187,16 +191,6 @@ def write_candidates(lake: Lake, load_id: int) -> dict[str, int]:
         table: lake.adopt(table, f"candidate_{table}", once=("identity", load_id))
         for table in GRAPH_TABLES
     }
-
-
-_LINK_COLUMNS = (
-    "user_profile_id",
-    "account_profile_id",
-    "first_at",
-    "first_message_id",
-    "last_at",
-    "last_message_id",
-)
 
 
 def _columns(table: str) -> tuple[str, ...]:
@@ -214,31 +208,24 @@ def graph_digests(session: Session) -> dict[str, str]:
     session.view("dropped_identifiers")
     stored = {"profiles": "stored_profiles"}
     return {
-        table: digest(session, "graph_links", _LINK_COLUMNS)
+        table: digest(session, "graph_links", LINK_COLUMNS)
         if table == "account_links"
         else digest(session, stored.get(table, table), _columns(table))
         for table in GRAPH_TABLES
     }
 
 
-def _carried(session: Session, before: Mapping[str, str]) -> dict[str, str]:
-    """The digests after a load, from those before it and the load's own rows.
-
-    Merges change links that are there already, so those are always taken anew.
-    """
+def carried(session: Session, before: Mapping[str, str], *, load_id: int) -> dict[str, str]:
+    """The digests after a load, from those before it and the load's own rows."""
     found = {}
     for table in GRAPH_TABLES:
-        if table != "account_links":
+        if table == "account_links":
+            found[table] = carried_links(session, before[table], load_id=load_id)
+        else:
             session.view(f"candidate_{table}")
             added = digest(session, f"candidate_{table}", _columns(table))
             found[table] = combine([before[table], added])
-    session.view("stored_links", "account_links")
-    if session.fetch("SELECT count(*) FROM stored_links").column(0)[0].as_py():
-        prepare(session)
-        found["account_links"] = digest(session, "graph_links", _LINK_COLUMNS)
-    else:
-        found["account_links"] = combine([])
-    return {table: found[table] for table in GRAPH_TABLES}
+    return found
 
 
 def _digests_before(state: State, load_id: int) -> dict[str, str] | None:

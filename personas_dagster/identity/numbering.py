@@ -73,11 +73,21 @@ class Numbered:
 
 @dataclass
 class _Entries:
-    """(combination, identifier, place) rows, as arrays of one length."""
+    """(combination, identifier, place) rows, as arrays of one length.
+
+    A `column` has one place and one type, and its combinations ascend.
+    """
 
     combination: Ints
     identifier: Ints
     place: Ints
+    column: bool = False
+
+    def kept(self, mask: Ints) -> _Entries:
+        if mask.all():
+            return self
+        parts = (self.combination, self.identifier, self.place)
+        return _Entries(*(part[mask] for part in parts), self.column)
 
 
 def number(columns: pa.Table, others: pa.Table, rules: IdentityRules, collection: str) -> Numbered:
@@ -155,7 +165,10 @@ class _Found:
         start = 0
         for text, place in zip(columns, places, strict=True):
             self._add_entries(
-                np.arange(len(text)), indices[start : start + len(text)], np.full(len(text), place)
+                np.arange(len(text), dtype=np.int32),
+                indices[start : start + len(text)],
+                np.broadcast_to(np.int32(place), len(text)),
+                column=True,
             )
             start += len(text)
         self._add_entries(
@@ -190,11 +203,13 @@ class _Found:
             values.dictionary.take(pa.array(pairs % stride - 1)),
         )
 
-    def _add_entries(self, combination: Ints, local: Ints, place: Ints) -> None:
-        some = local != NONE
-        self._entries.append(
-            _Entries(combination[some], local[some].astype(np.int64) + self._size, place[some])
-        )
+    def _add_entries(
+        self, combination: Ints, local: Ints, place: Ints, *, column: bool = False
+    ) -> None:
+        found = _Entries(combination.astype(np.int32, copy=False),
+                         local.astype(np.int32, copy=False) + np.int32(self._size),
+                         place, column)  # fmt: skip
+        self._entries.append(found.kept(local != NONE))
 
     def _add_identifiers(self, types: list[str], codes: Ints, values: pa.Array) -> None:
         blocked = np.zeros(len(values), bool)
@@ -215,39 +230,38 @@ class _Found:
         rank_of_code = np.array([rank[kind] for kind in self._types], np.int32)
         kind_of = rank_of_code[np.concatenate(self._code_of)].astype(np.int32)
         values = pa.concat_arrays(self._values)
-        combination = np.concatenate([e.combination for e in self._entries])
-        identifier = np.concatenate([e.identifier for e in self._entries])
-        place = np.concatenate([e.place for e in self._entries])
-        del self._entries
+        entries = self._entries
         test = np.empty(0, np.int32)
         instead = np.empty(0, np.int32)
         if len(aliases):
             # The copy's own reading of previousId; place 50 is nothing else's.
             test = np.full(rows, NONE, np.int32)
             instead = np.full(rows, NONE, np.int32)
-            previous = (place == 50) & (combination >= combinations)
-            original = aliases[combination[previous] - combinations]
-            test[original] = identifier[previous]
-            instead[original] = combination[previous]
+            for one in entries:
+                previous = (one.place == 50) & (one.combination >= combinations)
+                original = aliases[one.combination[previous] - combinations]
+                test[original] = one.identifier[previous]
+                instead[original] = one.combination[previous]
         blocked = np.concatenate(self._blocked)
         if blocked.any():
-            kept = ~blocked[identifier]
-            combination, identifier, place = combination[kept], identifier[kept], place[kept]
+            entries = [one.kept(~blocked[one.identifier]) for one in entries]
         pairs = np.empty((0, 2), np.int64)
         if rules.facts.ignored or rules.facts.detached:
-            named = Named(combination, identifier, eras)
+            named = Named(*_all(entries)[:2], eras)
             ignored, detached = leave_out(rules.facts, collection, kinds, kind_of, values, named)
-            apart = np.stack([combination[detached], identifier[detached]], axis=1)
+            apart = np.stack([named.combination[detached], named.identifier[detached]], axis=1)
             pairs, kept = np.unique(apart, axis=0), ~(ignored | detached)
-            combination, identifier, place = combination[kept], identifier[kept], place[kept]
-        offsets, members = _members(rows, combination, identifier, place, kind_of)
+            ends = np.cumsum([len(one.place) for one in entries])[:-1]
+            masks = np.split(kept, ends)
+            entries = [one.kept(mask) for one, mask in zip(entries, masks, strict=True)]
+        offsets, members = _members(rows, entries, kind_of)
         return Numbered(kinds, kind_of, values, offsets, members, test, instead, pairs)
 
 
 def _encoded(kind: str, columns: Sequence[pa.Array]) -> tuple[pa.Array, Ints]:
     """The distinct values of one type in their normal form, and which of them each value is."""
     raw = pa.concat_arrays(columns).dictionary_encode()
-    indices: Ints = np.asarray(raw.indices.fill_null(NONE)).astype(np.int64)
+    indices: Ints = np.asarray(raw.indices.fill_null(NONE))
     values = normalise(kind, raw.dictionary)
     if values.equals(raw.dictionary):
         return values, indices
@@ -256,10 +270,53 @@ def _encoded(kind: str, columns: Sequence[pa.Array]) -> tuple[pa.Array, Ints]:
     return again.dictionary, renumbered[indices]
 
 
-def _members(
+def _all(entries: Sequence[_Entries]) -> tuple[Ints, Ints, Ints]:
+    """The combinations, identifiers and places of all entries."""
+    return (
+        np.concatenate([one.combination for one in entries]).astype(np.int64),
+        np.concatenate([one.identifier for one in entries]).astype(np.int64),
+        np.concatenate([one.place for one in entries]),
+    )
+
+
+def _members(rows: int, entries: Sequence[_Entries], kind_of: Ints) -> tuple[Ints, Ints]:
+    """Identifiers by combination, rank and place, each once."""
+    entries = [one for one in entries if len(one.place)]
+    if not all(one.column for one in entries) or not _are_distinct(rows, entries, kind_of):
+        return _sorted_members(rows, *_all(entries), kind_of)
+    # Column after column in order of rank: each puts at most one identifier to a combination.
+    entries.sort(key=lambda one: (kind_of[one.identifier[0]], one.place[0]))
+    offsets = np.zeros(rows + 1, np.int64)
+    for one in entries:
+        offsets[one.combination + 1] += 1
+    np.cumsum(offsets, out=offsets)
+    filled = offsets[:-1].copy()
+    members = np.empty(offsets[-1], np.int32)
+    for one in entries:
+        members[filled[one.combination]] = one.identifier
+        filled[one.combination] += 1
+    return offsets, members
+
+
+def _are_distinct(rows: int, entries: Sequence[_Entries], kind_of: Ints) -> bool:
+    """Whether no combination has two identifiers of one type."""
+    by_kind: dict[int, list[Ints]] = {}
+    for one in entries:
+        by_kind.setdefault(int(kind_of[one.identifier[0]]), []).append(one.combination)
+    for columns in by_kind.values():
+        if len(columns) > 1:
+            seen = np.zeros(rows, bool)
+            for combination in columns:
+                if seen[combination].any():
+                    return False
+                seen[combination] = True
+    return True
+
+
+def _sorted_members(
     rows: int, combination: Ints, identifier: Ints, place: Ints, kind_of: Ints
 ) -> tuple[Ints, Ints]:
-    """Identifiers by combination, rank and place, each once."""
+    """`_members` of entries in any order."""
     span = int(place.max(initial=0)) + 1
     rank = kind_of[identifier].astype(np.int64) * span + place
     # Entries come column by column: bringing the columns into order is most of the sorting.

@@ -26,6 +26,7 @@ _START = "CREATE OR REPLACE TEMP TABLE met AS SELECT DISTINCT profile_high, prof
 _MERGES = """
 CREATE OR REPLACE TEMP TABLE graph_merges AS
 SELECT child_high, child_low, parent_high, parent_low FROM merges
+WHERE $1::BIGINT IS NULL OR load_id < $1
 """
 _NO_EDGES = (
     "CREATE OR REPLACE TEMP TABLE edges AS FROM graph_merges LIMIT 0",
@@ -153,11 +154,12 @@ def read_touched(session: Session, names: pa.Table) -> Touched:
     )  # fmt: skip
 
 
-def climb_all(session: Session) -> None:
+def climb_all(session: Session, *, before_load: int | None = None) -> None:
     """From the profiles `met(profile_high, profile_low)`, make `climbed`: every profile of their
-    components, and its root (`root_high`, `root_low`). Needs `merges`.
+    components, and its root (`root_high`, `root_low`). Needs `merges`; leaves those that count
+    (of loads before `before_load`) as `graph_merges`.
     """
-    session.run(_MERGES)
+    session.run(_MERGES, [before_load])
     for statement in _NO_EDGES:
         session.run(statement)
     while _count(session, "frontier"):

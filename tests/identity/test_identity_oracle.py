@@ -8,6 +8,7 @@ import random
 
 import pytest
 
+from personas_dagster.identity.loads import graph_digests
 from tests.identity.conftest import NewGraph
 from tests.identity.graph import Message, assert_same
 from tests.identity.nasty import RULES, world
@@ -67,5 +68,7 @@ def test_late_loads(name: str, new_graph: NewGraph) -> None:
     oracle, graph = Oracle(RULES[name]), new_graph(RULES[name])
     for start in range(0, len(found), 500):
         oracle.take(found[start : start + 500])
-        graph.take(*found[start : start + 500])
+        applied = graph.take(*found[start : start + 500])
     assert_same(graph, oracle)
+    with graph.engine.session(graph.lake) as session:
+        assert graph_digests(session) == applied.digests
