@@ -116,12 +116,20 @@ UNION ALL SELECT profile_id FROM candidate_identifiers
 _HIGH, _LOW = halves_sql("profile_id")
 _NAMED = f"""
 CREATE OR REPLACE TEMP TABLE named_profiles AS
-SELECT profile_id, {_HIGH} AS profile_high, {_LOW} AS profile_low, bool_or(changed) AS changed
-FROM (SELECT profile_id, false AS changed FROM ({_OF_MESSAGES})
-      UNION ALL SELECT profile_id, true FROM ({_OF_CHANGES}))
-ANTI JOIN candidate_profiles USING (profile_id)
+SELECT profile_id, {_HIGH} AS profile_high, {_LOW} AS profile_low, false AS changed
+FROM ({_OF_MESSAGES}) ANTI JOIN candidate_profiles USING (profile_id)
 WHERE profile_id IS NOT NULL GROUP BY profile_id
 """
+_CHANGED = (
+    f"""
+    CREATE OR REPLACE TEMP TABLE changed_profiles AS
+    SELECT profile_id, {_HIGH} AS profile_high, {_LOW} AS profile_low, true AS changed
+    FROM ({_OF_CHANGES}) ANTI JOIN candidate_profiles USING (profile_id)
+    WHERE profile_id IS NOT NULL GROUP BY profile_id
+    """,
+    "DELETE FROM named_profiles WHERE profile_id IN (SELECT profile_id FROM changed_profiles)",
+    "INSERT INTO named_profiles FROM changed_profiles",
+)
 _THERE = (
     f"""
     CREATE OR REPLACE TEMP TABLE there AS
@@ -149,7 +157,7 @@ SELECT coalesce(t.parent_id, n.profile_id) AS profile_id, n.type, sum(n.held) AS
 FROM (
     SELECT profile_id, type, held, true AS was_there FROM before_counts
     UNION ALL
-    SELECT profile_id, type, count(*), false FROM candidate_identifiers GROUP BY ALL
+    SELECT profile_id, type, 1, false FROM candidate_identifiers
 ) n LEFT JOIN tops t ON t.child_id = n.profile_id
 GROUP BY ALL
 """
@@ -194,8 +202,8 @@ ORDER BY ALL
 """
 # Different hashes are of different identifiers; what shares one is looked at.
 _ALL_NEW = """
-SELECT count(*) = count(DISTINCT hash(collection, type, value))
-       AND NOT EXISTS (SELECT 1 FROM identifiers) FROM candidate_identifiers
+SELECT NOT EXISTS (SELECT 1 FROM identifiers)
+       AND count(*) = count(DISTINCT hash(collection, type, value)) FROM candidate_identifiers
 """
 _KEY_HIGH, _KEY_LOW = key_sql("collection", "type", "value")
 _SHARED = f"""
@@ -279,6 +287,9 @@ def find(
         session.view(name)
     _climb_candidates(session)
     session.run(_NAMED)
+    if session.fetch("SELECT EXISTS (SELECT 1 FROM profiles)").column(0)[0].as_py():
+        for statement in _CHANGED:
+            session.run(statement)
     for statement in _THERE:
         session.run(statement)
     climb_all(session)

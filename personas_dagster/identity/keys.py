@@ -22,9 +22,11 @@ _DIGITS = 32
 _TEXTS = np.frombuffer(bytes(range(256)).hex().encode(), np.uint16)
 _CODES = np.zeros(256, np.uint8)
 _CODES[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
-_KEYS = """
-SELECT id, md5_number_upper(name) AS high, md5_number_lower(name) AS low
-FROM (SELECT id, {name} AS name FROM named)
+# Shifts and masks, since DuckDB's functions for one half take five times as long.
+_HIGH, _LOW = "({0} >> 64)::UBIGINT", f"({{0}} & {(1 << 64) - 1}::UHUGEINT)::UBIGINT"
+_KEYS = f"""
+SELECT id, {_HIGH.format("key")} AS high, {_LOW.format("key")} AS low
+FROM (SELECT id, md5_number({{name}}) AS key FROM named)
 """
 
 
@@ -35,8 +37,8 @@ def _name(collection: str, kind: str, value: str) -> str:
 
 def key_sql(collection: str, kind: str, value: str) -> tuple[str, str]:
     """An identifier's key, as SQL over expressions."""
-    name = _name(collection, kind, value)
-    return _signed(f"md5_number_upper({name})"), _signed(f"md5_number_lower({name})")
+    key = f"md5_number({_name(collection, kind, value)})"
+    return _signed(_HIGH.format(key)), _signed(_LOW.format(key))
 
 
 def halves_sql(profile_id: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ summed up as they were before it and as they are now, and no others.
 
 from __future__ import annotations
 
-from personas_dagster.identity.digests import combine, digest, difference
+from personas_dagster.identity.digests import combine, difference, digest
 from personas_dagster.identity.keys import id_sql, same
 from personas_dagster.identity.touched import climb_all
 from personas_dagster.interfaces import Session

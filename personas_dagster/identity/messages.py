@@ -117,7 +117,7 @@ class Messages:
         found = self._fetch(session, _ALL, np.flatnonzero(new))
         before = self.places
         rest = before.rows[~new[before.combination]]
-        table = pa.concat_tables([before.table, found.cast(_MESSAGE)]).combine_chunks()
+        table = pa.concat_tables([before.table, found.cast(_MESSAGE).combine_chunks()])
         rows = np.concatenate([rest, np.arange(before.table.num_rows, table.num_rows)])
         self.places = Places(table, rows)
         self._whole |= new

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from personas_dagster.identity.rules import IdentityRules
 
 Ints = npt.NDArray[Any]
 NONE = -1
+_READERS = 2
 # Patterns that Arrow's engine reads exactly as Python's does.
 _SAME_EVERYWHERE = re.compile(r"\^?(?:[A-Za-z0-9@_ -]|\\[.@-]|\[[A-Za-z0-9-]+\]|[*+?])*\$?")
 
@@ -75,7 +77,7 @@ class Numbered:
 class _Entries:
     """(combination, identifier, place) rows, as arrays of one length.
 
-    A `column` has one place and one type, and its combinations ascend.
+    Those of a `column` have one place and one type, and their combinations ascend.
     """
 
     combination: Ints
@@ -86,8 +88,19 @@ class _Entries:
     def kept(self, mask: Ints) -> _Entries:
         if mask.all():
             return self
-        parts = (self.combination, self.identifier, self.place)
-        return _Entries(*(part[mask] for part in parts), self.column)
+        return _Entries(
+            self.combination[mask], self.identifier[mask], self.place[mask], self.column
+        )
+
+
+@dataclass
+class _Type:
+    """The distinct values of a type, which of them are blocked, and entries that number them."""
+
+    kind: str
+    values: pa.Array
+    blocked: Ints
+    entries: list[_Entries]
 
 
 def number(columns: pa.Table, others: pa.Table, rules: IdentityRules, collection: str) -> Numbered:
@@ -105,10 +118,15 @@ def number(columns: pa.Table, others: pa.Table, rules: IdentityRules, collection
         taken = pa.array(rows)
         texts = {name: column.take(taken) for name, column in texts.items()}
     found = _Found(rules)
-    for kind in dict.fromkeys(kind for _, kind in plain):
+
+    def read(kind: str) -> _Type:
         of = others.filter(pc.equal(others.column("type"), kind))
-        names = [name for name, its in plain if its == kind]
-        found.add_type(kind, [texts.pop(name) for name in names], of, [_PLACES[n] for n in names])
+        columns = [(_PLACES[name], texts.pop(name)) for name, its in plain if its == kind]
+        return _read_type(rules, kind, columns, of)
+
+    with ThreadPoolExecutor(_READERS) as pool:  # Arrow holds no lock
+        for one in pool.map(read, dict.fromkeys(kind for _, kind in plain)):
+            found.add_type(one)
     rest = others
     for kind in dict.fromkeys(kind for _, kind in plain):
         rest = rest.filter(pc.not_equal(rest.column("type"), kind))
@@ -158,25 +176,12 @@ class _Found:
         self._size = 0
         self._is_plain = True
 
-    def add_type(
-        self, kind: str, columns: Sequence[pa.Array], others: pa.Table, places: Sequence[int]
-    ) -> None:
-        values, indices = _encoded(kind, [*columns, _text(others.column("value"))])
-        start = 0
-        for text, place in zip(columns, places, strict=True):
-            self._add_entries(
-                np.arange(len(text), dtype=np.int32),
-                indices[start : start + len(text)],
-                np.broadcast_to(np.int32(place), len(text)),
-                column=True,
-            )
-            start += len(text)
-        self._add_entries(
-            others.column("combination").to_numpy(),
-            indices[start:],
-            others.column("place").to_numpy(),
-        )
-        self._add_identifiers([kind], np.zeros(len(values), np.int64), values)
+    def add_type(self, one: _Type) -> None:
+        self._entries += [
+            replace(part, identifier=part.identifier + np.int32(self._size)) for part in one.entries
+        ]
+        self._add_identifiers([one.kind], np.zeros(len(one.values), np.int64), one.values,
+                              one.blocked)  # fmt: skip
 
     def add_rest(self, others: pa.Table) -> None:
         """All types that have no column of their own, however many there are."""
@@ -192,31 +197,24 @@ class _Found:
         is_null = pairs % stride == 0
         renumbered = np.where(is_null, NONE, np.cumsum(~is_null) - 1)
         pairs = pairs[~is_null]
-        self._add_entries(
+        numbered = renumbered[numbers]
+        found = _Entries(
             others.column("combination").to_numpy(),
-            renumbered[numbers],
+            numbered + self._size,
             others.column("place").to_numpy(),
         )
-        self._add_identifiers(
-            kinds.dictionary.to_pylist(),
-            pairs // stride,
-            values.dictionary.take(pa.array(pairs % stride - 1)),
-        )
-
-    def _add_entries(
-        self, combination: Ints, local: Ints, place: Ints, *, column: bool = False
-    ) -> None:
-        found = _Entries(combination.astype(np.int32, copy=False),
-                         local.astype(np.int32, copy=False) + np.int32(self._size),
-                         place, column)  # fmt: skip
-        self._entries.append(found.kept(local != NONE))
-
-    def _add_identifiers(self, types: list[str], codes: Ints, values: pa.Array) -> None:
-        blocked = np.zeros(len(values), bool)
+        self._entries.append(found.kept(numbered != NONE))
+        types, codes = kinds.dictionary.to_pylist(), pairs // stride
+        texts = values.dictionary.take(pa.array(pairs % stride - 1))
+        blocked = np.zeros(len(texts), bool)
         for code, kind in enumerate(types):
-            of = np.flatnonzero(codes == code) if len(types) > 1 else slice(None)
-            mine = values.take(pa.array(of)) if len(types) > 1 else values
-            blocked[of] = blocked_values(self._rules, kind, mine)
+            of = np.flatnonzero(codes == code)
+            blocked[of] = blocked_values(self._rules, kind, texts.take(pa.array(of)))
+        self._add_identifiers(types, codes, texts, blocked)
+
+    def _add_identifiers(
+        self, types: list[str], codes: Ints, values: pa.Array, blocked: Ints
+    ) -> None:
         self._code_of.append(codes + len(self._types))
         self._types += types
         self._values.append(values)
@@ -256,6 +254,25 @@ class _Found:
             entries = [one.kept(mask) for one, mask in zip(entries, masks, strict=True)]
         offsets, members = _members(rows, entries, kind_of)
         return Numbered(kinds, kind_of, values, offsets, members, test, instead, pairs)
+
+
+def _read_type(
+    rules: IdentityRules, kind: str, columns: Sequence[tuple[int, pa.Array]], others: pa.Table
+) -> _Type:
+    """One type's identifiers out of its columns (place and texts) and of other entries."""
+    there = [np.flatnonzero(np.asarray(pc.is_valid(text))) for _, text in columns]
+    texts = [text.drop_null() for _, text in columns]
+    values, indices = _encoded(kind, [*texts, _text(others.column("value"))])
+    entries, start = [], 0
+    for rows, (place, _) in zip(there, columns, strict=True):
+        end = start + len(rows)
+        of = np.broadcast_to(np.int32(place), len(rows))
+        entries.append(_Entries(rows.astype(np.int32), indices[start:end], of, column=True))
+        start = end
+    rows, of = others.column("combination").to_numpy(), others.column("place").to_numpy()
+    entries.append(_Entries(rows, indices[start:], of))
+    kept = [one.kept(one.identifier != NONE) for one in entries]
+    return _Type(kind, values, blocked_values(rules, kind, values), kept)
 
 
 def _encoded(kind: str, columns: Sequence[pa.Array]) -> tuple[pa.Array, Ints]:

@@ -139,9 +139,7 @@ def name_profiles(
     new_ids = _new_ids(named, places.take("message_id", found.created), collection, taken)
     session.register("creators", named.append_column("message_id", new_ids))
     made = session.fetch(_PROFILE_IDS, [space_id, collection])
-    done.profile_ids = pa.concat_arrays(
-        [touched.profile_ids, *made.column("profile_id").chunks]
-    )
+    done.profile_ids = pa.concat_arrays([touched.profile_ids, *made.column("profile_id").chunks])
     done.halves = keys.halves(done.profile_ids)
     return done
 
