@@ -33,7 +33,7 @@ import numpy as np
 import pyarrow as pa
 
 from personas_dagster.engines import DuckDBEngine
-from personas_dagster.identity import guard, loads
+from personas_dagster.identity import findings, loads
 from personas_dagster.identity.extract import (
     KEY,
     PLAIN,
@@ -91,10 +91,10 @@ def exact(lake: DeltaLake, engine: DuckDBEngine, clock: Clock, *, load_id: int) 
         found = propose(session, lake, RULES, space_id="bench", load_id=load_id,
                         after_load=load_id - 1, through_load=load_id)  # fmt: skip
     with clock.step("check"), engine.session(lake) as session:
-        findings = guard.find(session, RULES, messages=found.messages,
+        wrong = findings.find(session, RULES, messages=found.messages,
                               merged=found.counts["merges"], profiles=found.counts["profiles"],
                               earlier_shares=[])  # fmt: skip
-        assert all(finding.passed for finding in findings), findings
+        assert all(finding.passed for finding in wrong), wrong
     with clock.step("apply"):
         loads.write_candidates(lake, load_id)
     return dict(found.counts)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from personas_dagster.identity import outcome
+from personas_dagster.identity import belonging, outcome
 from personas_dagster.identity.keys import identifier_keys
 from personas_dagster.identity.messages import Messages
 from personas_dagster.identity.numbering import NONE, number
@@ -68,7 +68,7 @@ def propose(
         def write(name: str, table: pa.Table) -> Future[int]:
             return pool.submit(lake.replace, f"candidate_{name}", table)
 
-        assigned = outcome.assigned(messages, users, accounts)
+        assigned = belonging.assigned(messages, users, accounts)
         write_others = [
             write("combinations", assigned.combinations(messages, load_id=load_id)),
             write("message_profiles", assigned.messages(load_id=load_id)),
@@ -79,7 +79,7 @@ def propose(
             name: write(name, pa.concat_tables([of_users[name], of_accounts[name]]))
             for name in _GRAPH
         }
-        links = outcome.links(session, messages, assigned, load_id=load_id)
+        links = belonging.links(session, messages, assigned, load_id=load_id)
         written["account_links"] = write("account_links", links)
         counts = {name: one.result() for name, one in written.items()}
         for one in write_others:
