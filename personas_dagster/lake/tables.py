@@ -204,7 +204,12 @@ _ALL = [
         derived="typed_",
     ),
     *(
-        _table(name, "Identity graph.", columns, bookkeeping=("load_id", *_NARROW))
+        _table(
+            name,
+            "Identity graph.",
+            columns,
+            bookkeeping=tuple(key for key in columns if key == "load_id" or key in _NARROW),
+        )
         for name, columns in _IDENTITY.items()
         if name not in ("message_profiles", "combinations")
     ),
