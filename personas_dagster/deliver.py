@@ -25,6 +25,7 @@ from personas_dagster.errors import PersonasError
 from personas_dagster.identity import views
 from personas_dagster.interfaces import Session
 from personas_dagster.project import fields, models
+from personas_dagster.query import Definition
 from personas_dagster.spaces import SECRET_FOUND, Space, literal_secrets
 from personas_dagster.timing import overdue
 from personas_dagster.traits.world import prepare_values
@@ -32,21 +33,39 @@ from personas_dagster.traits.world import prepare_values
 
 def connections(space: Space, destination: str) -> list[Connection]:
     """The connections that lead to a destination, as the delivery engine knows them."""
-    return [
-        _connection(space, model)
-        for model in space.connections.values()
-        if model.destination == destination
-    ]
-
-
-def _connection(space: Space, model: models.Connection) -> Connection:
+    chosen = [one for one in space.connections.values() if one.destination == destination]
     own = {definition.key: definition for definition in space.definitions}
+    by_sql = _of_accounts(space, [one for one in chosen if one.key not in own])
+    return [_connection(model, own.get(model.key), model.name in by_sql) for model in chosen]
+
+
+_SQL_COLLECTIONS = """
+SELECT key, arg_max(collection, (refresh_id, value IS NOT NULL)) AS collection
+FROM sql_traits WHERE key IN (SELECT unnest($1)) GROUP BY key
+"""
+
+
+def _of_accounts(space: Space, by_sql: Sequence[models.Connection]) -> set[str]:
+    """Connections of SQL traits about accounts: their results say so, else what they send."""
+    if not by_sql:
+        return set()
+    keys = {one.name: one.key.split(".")[-1] for one in by_sql}
+    with space.engine.session(space.snapshot()) as session:
+        session.view("sql_traits")
+        rows = session.fetch(_SQL_COLLECTIONS, [list(keys.values())]).to_pylist()
+    known = {row["key"]: row["collection"] == "accounts" for row in rows}
+    return {one.name for one in by_sql if known.get(keys[one.name], "group" in (one.send or ()))}
+
+
+def _connection(
+    model: models.Connection, definition: Definition | None, is_of_accounts: bool
+) -> Connection:
     kind: Kind = "sql_trait"
     key = model.key
-    collection: Any = "users"
-    if key in own:
-        kind = "audience" if own[key].kind == "audience" else "computed_trait"
-        collection = own[key].collection
+    collection: Any = "accounts" if is_of_accounts else "users"
+    if definition is not None:
+        kind = "audience" if definition.kind == "audience" else "computed_trait"
+        collection = definition.collection
     else:
         key = key.split(".")[-1]
     return Connection(

@@ -258,12 +258,14 @@ def _connection_problems(project: Project, destination: models.Destination) -> I
         if model.destination != destination.name or not (of or model.trait):
             continue
         kind: Kind = "audience" if model.audience else "computed_trait" if of else "sql_trait"
+        # only its result says of whom a SQL trait speaks: what is sent is believed until then
+        by_sql = "accounts" if "group" in (model.send or ()) else "users"
         made = Connection(
             name=model.name,
             destination=model.destination,
             key=model.key,
             kind=kind,
-            collection=of.model.collection if of else "users",
+            collection=of.model.collection if of else by_sql,
             forms=tuple(model.send or ()),
             alias=model.alias,
             list_id=model.list_id,
