@@ -7,7 +7,9 @@ from world import Tool, World, buyers, no_wait, spend
 
 from personas_dagster.activation.destination import DELIVERED, Abilities, Message, Outcome
 from personas_dagster.activation.retries import Retries
+from personas_dagster.destinations import open_destination
 from personas_dagster.errors import DeliveryError, Rejected, Throttled, Unauthorized, Unavailable
+from tests.destinations.loopback import Loopback, Reply
 
 IDENTIFY = buyers(forms=("identify",))
 
@@ -217,6 +219,17 @@ def test_progress(world: World) -> None:
     fill(world, 25)
     world.sync(IDENTIFY, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(10, 25), (20, 25), (25, 25)]
+
+
+def test_connections_are_kept_and_used_at_once(world: World) -> None:
+    fill(world, 12)
+    with Loopback() as server:
+        server.reply = lambda request: Reply(delay=0.2)
+        world.sync(
+            IDENTIFY, tool=open_destination("webhook", {"url": server.url, "concurrency": 4})
+        )
+        assert len(server.received) == 12
+        assert (server.connections, server.most_at_once) == (4, 4)
 
 
 @pytest.mark.quiet

@@ -5,7 +5,9 @@ from test_delivery import fill
 from world import NOW, Tool, World, buyers
 
 from personas_dagster.activation.destination import Abilities
+from personas_dagster.activation.outbox import Outbox
 from personas_dagster.errors import Busy, PersonasError
+from personas_dagster.state.schema import audit
 
 
 def test_large_change_is_held_and_let_pass_once(world: World) -> None:
@@ -65,6 +67,16 @@ def test_second_sync_at_once_is_busy(world: World) -> None:
 def test_connection_of_another_destination(world: World) -> None:
     with pytest.raises(PersonasError, match="belongs to destination braze"):
         world.sync(buyers(destination="braze"))
+
+
+def test_a_killed_attempt_is_in_the_audit_trail(world: World) -> None:
+    fill(world, 3)
+    Outbox(world.state, world.lake, "tool", lambda: NOW).start(1, attempt=2)  # and no more
+    world.sync(attempt=3)
+    rows = world.state.rows(audit.select().order_by(audit.c.audit_id))
+    assert [(row["outcome"], row["attempt"]) for row in rows] == [("killed", 2), ("finished", 3)]
+    assert rows[0]["reason"].startswith("the sync that began at 2026-11-22 12:00:00 UTC never")
+    assert rows[1]["counts"]["reasons"] == {"backfill": 3}
 
 
 def test_audit_trail(world: World) -> None:

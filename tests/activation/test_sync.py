@@ -3,6 +3,7 @@
 import pytest
 from world import World, buyers, spend
 
+from personas_dagster.activation.connection import EventNames
 from personas_dagster.activation.destination import Abilities
 from personas_dagster.errors import PersonasError
 
@@ -235,6 +236,28 @@ def test_enrich(world: World) -> None:
     assert track["context"]["traits"] == {"name": "Ann", "email": "a@x"}
 
 
+def test_keys_that_a_tool_requires_go_along(world: World) -> None:
+    world.tool.abilities = Abilities(kind="event", matches_on=("user_id",), requires=("name",))
+    world.person("p1", user_id="u1")
+    world.traits["custom_trait", "name"] = {"p1": "Ann"}
+    world.members["buyers"] = {"p1"}
+    world.sync()
+    identify, track = world.tool.bodies
+    assert identify["traits"]["name"] == track["context"]["traits"]["name"] == "Ann"
+
+
+def test_events_by_other_names(world: World) -> None:
+    names = EventNames(entered="Came", exited="Went", computed="Spent")
+    world.person("p1", user_id="u1")
+    world.traits["computed_trait", "spend"] = {"p1": 1}
+    world.members["buyers"] = {"p1"}
+    both = [buyers(events=names, forms=("track",)), spend(events=names, forms=("track",))]
+    world.sync(*both)
+    world.members["buyers"].clear()
+    world.sync(*both, allow={"c": "all left"})
+    assert [body["event"] for body in world.tool.bodies] == ["Came", "Spent", "Went"]
+
+
 def acme(world: World) -> None:
     world.accounts = {"a1": "acme", "a2": "globex"}
     world.person("p1", user_id="u1")
@@ -283,6 +306,18 @@ def test_list_destination(world: World) -> None:
     world.sync()
     assert [(m.form, m.recipient["email"]) for m in world.tool.taken] == [
         ("add", "a@x"), ("add", "b@x"), ("remove", "a@x"),
+    ]  # fmt: skip
+
+
+def test_accounts_at_a_list_are_their_users(world: World) -> None:
+    world.tool.abilities = Abilities(kind="list", accepts=("audience",), matches_on=("user_id",))
+    acme(world)
+    world.members["buyers"] = {"a1", "a2"}
+    world.sync(buyers(collection="accounts"))
+    world.members["buyers"] = {"a1"}
+    world.sync(buyers(collection="accounts"))
+    assert [(m.form, m.recipient["user_id"]) for m in world.tool.taken] == [
+        ("add", "u1"), ("add", "u2"), ("remove", "u2"),
     ]  # fmt: skip
 
 

@@ -34,6 +34,7 @@ class Loopback:
 
     def __init__(self) -> None:
         self.received: list[Received] = []
+        self.connections = self.most_at_once = self._now = 0
         self.reply: Callable[[Received], Reply] = lambda request: Reply()
         self._loop = asyncio.new_event_loop()
         self._server = self._loop.run_until_complete(
@@ -64,6 +65,7 @@ class Loopback:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while await self._answer(reader, writer):
                 pass
@@ -81,7 +83,10 @@ class Loopback:
         request = Received(method, path, headers, body)
         self.received.append(request)
         reply = self.reply(request)
+        self._now += 1
+        self.most_at_once = max(self.most_at_once, self._now)
         await asyncio.sleep(reply.delay)
+        self._now -= 1
         if not reply.status:
             writer.transport.abort()
             return False
