@@ -12,69 +12,15 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import pyarrow as pa
 
-from personas_dagster.activation import aliases
-from personas_dagster.activation.connection import Connection, forms_of
+from personas_dagster.activation import aliases, recipients, relations
+from personas_dagster.activation.breaker import Size
+from personas_dagster.activation.connection import Connection
 from personas_dagster.activation.destination import Abilities
 from personas_dagster.activation.standing import Standing
 from personas_dagster.interfaces import Session
-
-BREAKER_MEMBERS = 100
-
-_IDENTIFIERS = """
-CREATE OR REPLACE TEMP TABLE sync_identifiers AS
-WITH people AS (SELECT DISTINCT profile_id, collection, email FROM sync_values),
-found AS (
-  SELECT p.profile_id, p.collection, p.email AS emails, i.type, i.value, i.first_seen_at
-  FROM people p
-  JOIN graph_identifiers i ON i.profile_id = p.profile_id AND i.collection = p.collection
-  WHERE i.type = 'email' OR i.type IN (SELECT type FROM sync_matches)
-)
-SELECT * FROM found WHERE type <> 'email' OR emails = 'all'
-UNION ALL
-SELECT profile_id, collection, emails, 'email',
-       CASE WHEN emails = 'first'
-            THEN min(struct_pack(at := first_seen_at, value := value)).value
-            ELSE max(struct_pack(at := first_seen_at, value := value)).value END,
-       CASE WHEN emails = 'first' THEN min(first_seen_at) ELSE max(first_seen_at) END
-FROM found
-WHERE type = 'email' AND emails <> 'all'
-GROUP BY profile_id, collection, emails
-"""
-
-# A recipient is a user id with an e-mail, or each value of the best type that the profile has.
-# `newest` is the identifier that came last, by which a recipient is new.
-_RECIPIENTS = """
-CREATE OR REPLACE TEMP TABLE sync_recipients AS
-WITH known AS (
-  SELECT i.profile_id, i.emails, i.type, i.value, i.first_seen_at, m.rank
-  FROM sync_identifiers i
-  JOIN sync_matches m ON m.type = i.type AND m.collection = i.collection
-),
-others AS (
-  SELECT k.* FROM known k
-  ANTI JOIN (SELECT * FROM known WHERE rank = 0) f
-    ON f.profile_id = k.profile_id AND f.emails = k.emails
-),
-best AS (SELECT profile_id, emails, min(rank) AS rank FROM others GROUP BY profile_id, emails),
-chosen AS (
-  SELECT * FROM known WHERE rank = 0
-  UNION ALL
-  SELECT k.* FROM others k
-  JOIN best b ON b.profile_id = k.profile_id AND b.emails = k.emails AND b.rank = k.rank
-)
-SELECT c.profile_id, c.emails,
-       CAST('{' || to_json(c.type) || ':' || to_json(c.value)
-            || coalesce(',"email":' || to_json(e.value), '') || '}' AS VARCHAR) AS recipient,
-       CASE WHEN e.first_seen_at >= c.first_seen_at THEN 'email' ELSE c.type END AS newest_type,
-       CASE WHEN e.first_seen_at >= c.first_seen_at THEN e.value ELSE c.value END AS newest_value
-FROM chosen c
-LEFT JOIN (SELECT * FROM sync_identifiers WHERE type = 'email') e
-  ON c.type = 'user_id' AND e.profile_id = c.profile_id AND e.emails = c.emails
-"""
 
 # The last row of each recipient. `is_open`: the tool was told, or may have been, of a value that
 # it was not told the end of; only these get an exit.
@@ -339,15 +285,6 @@ _DONE_WITH = (
 )
 
 
-@dataclass(frozen=True)
-class Size:
-    """An audience as the destination knew it, as it is, and how many profiles differ."""
-
-    before: int
-    now: int
-    changed: int
-
-
 class Difference:
     """The changes that are due, found when it is made; they stay in the session's tables."""
 
@@ -361,16 +298,11 @@ class Difference:
         resync: Mapping[str, int] | None = None,
     ) -> None:
         self._session = session
-        session.register(
-            "sync_connections", _connections(connections, abilities, first, resync or {})
-        )
-        session.register("sync_matches", _matches(abilities))
-        session.register("sync_enrich", _enrich(connections, abilities))
+        relations.register(session, connections, abilities, first=first, resync=resync or {})
         self._standing = standing = Standing(
             session, dated=any(c.email != "all" for c in connections)
         )
-        for statement in (_IDENTIFIERS, _RECIPIENTS, "DROP TABLE sync_identifiers"):
-            session.run(statement)
+        recipients.find(session)
         for statement in (_LEDGER, _DUE, _KNOWN, _LINKED):
             session.run(statement)
         if session.fetch(_JOINED).column("n")[0].as_py():
@@ -426,93 +358,6 @@ class Difference:
         return self._standing.notes(refresh_id=refresh_id, sync_id=sync_id, at=at)
 
 
-def reason_to_hold(connection: Connection, size: Size, overdue: str | None = None) -> str | None:
-    """Why the circuit breaker does not let this change of an audience pass, if so.
-
-    `overdue` says that a source is, where that is known.
-    """
-    if connection.kind != "audience":
-        return None
-    if overdue and size.changed:
-        return f"has a source that is overdue: {overdue}"
-    if not size.before:
-        return None
-    if not size.now:
-        return f"became empty (it had {size.before} members)"
-    share = size.changed / size.before
-    if share > connection.max_change and size.changed >= BREAKER_MEMBERS:
-        return (
-            f"{size.changed} of {size.before} members would change ({share:.0%}, "
-            f"max_change is {connection.max_change:.0%})"
-        )
-    return None
-
-
 _ORIGINS = pa.schema(
     [(name, pa.string()) for name in ("collection", "type", "value", "profile_id")]
 )
-
-
-def _connections(
-    connections: Sequence[Connection],
-    abilities: Abilities,
-    first: frozenset[str],
-    resync: Mapping[str, int],
-) -> pa.Table:
-    forms = [forms_of(c, abilities) for c in connections]
-    return pa.table(
-        {
-            "connection": [c.name for c in connections],
-            "destination": [c.destination for c in connections],
-            "key": [c.key for c in connections],
-            "kind": [str(c.kind) for c in connections],
-            "collection": [str(c.collection) for c in connections],
-            "email": [str(c.email) for c in connections],
-            "seed": [_seed(c, abilities) for c in connections],
-            "exit_value": [c.exit_value for c in connections],
-            "is_first": [c.name in first for c in connections],
-            "resync_from": pa.array([resync.get(c.name, 0) for c in connections], pa.int64()),
-            "backfill": [c.backfill and abilities.takes_historical for c in connections],
-            "resend": [c.resend_new_identifiers for c in connections],
-            "alias": [c.alias and abilities.knows_alias for c in connections],
-            "to_accounts": ["group" in one for one in forms],
-            "to_users": [bool({"identify", "track", "add"} & set(one)) for one in forms],
-        }
-    )
-
-
-def _seed(connection: Connection, abilities: Abilities) -> str:
-    """What recipients depend on besides identifiers; another seed has all of them built anew."""
-    known = (connection.kind, connection.email, *_matched(abilities))
-    return "/".join(("1", *known))
-
-
-def _matched(abilities: Abilities) -> list[str]:
-    """Identifier types that the tool knows people by: a user id first, an anonymous one last."""
-    types = [t for t in abilities.matches_on if t != "user_id"]
-    if "user_id" in abilities.matches_on:
-        types.insert(0, "user_id")
-    if abilities.takes_anonymous and "anonymous_id" not in types:
-        types.append("anonymous_id")
-    return types
-
-
-def _matches(abilities: Abilities) -> pa.Table:
-    types = _matched(abilities)
-    return pa.table(
-        {
-            "collection": [*("users" for _ in types), "accounts"],
-            "type": [*types, "group_id"],
-            "rank": pa.array([*range(len(types)), 0], pa.int64()),
-        }
-    )
-
-
-def _enrich(connections: Sequence[Connection], abilities: Abilities) -> pa.Table:
-    pairs = [(c.name, key) for c in connections for key in {*c.enrich, *abilities.requires}]
-    return pa.table(
-        {
-            "connection": pa.array([name for name, _ in pairs], pa.string()),
-            "key": pa.array([key for _, key in pairs], pa.string()),
-        }
-    )

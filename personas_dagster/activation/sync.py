@@ -15,10 +15,11 @@ from statistics import median
 from typing import Any
 
 from personas_dagster.activation import results
+from personas_dagster.activation.breaker import reason_to_hold
 from personas_dagster.activation.connection import Connection, problems
 from personas_dagster.activation.delivery import Delivery, Parcel, batches, parcels
 from personas_dagster.activation.destination import Abilities, Destination
-from personas_dagster.activation.difference import Difference, reason_to_hold
+from personas_dagster.activation.difference import Difference
 from personas_dagster.activation.messages import Writer, read_changes
 from personas_dagster.activation.outbox import Outbox
 from personas_dagster.activation.pace import Limiter, SharedPace, SharedWindow
