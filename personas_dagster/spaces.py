@@ -259,7 +259,7 @@ def _connection_problems(project: Project, destination: models.Destination) -> I
             continue
         kind: Kind = "audience" if model.audience else "computed_trait" if of else "sql_trait"
         # only its result says of whom a SQL trait speaks: what is sent is believed until then
-        by_sql = "accounts" if "group" in (model.send or ()) else "users"
+        by_sql: fields.Collection = "accounts" if "group" in (model.send or ()) else "users"
         made = Connection(
             name=model.name,
             destination=model.destination,

@@ -141,6 +141,10 @@ def test_no_secret_is_kept(
             told(project, result.run_id)
     assert [text for text in shown[:3] if "credentials" in text] == shown[:3]
     shown += [json.dumps(message) for message in alerts.messages]
+    failed = [
+        one["message"] for one in alerts.messages if one["title"].endswith("sync_mail failed")
+    ]
+    assert any("HTTP 500" in text and "Affected" in text for text in failed)
     shown += capfd.readouterr()
     shown += [
         caplog.handler.format(record) + repr(record.__dict__)
