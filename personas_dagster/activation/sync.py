@@ -329,7 +329,8 @@ class _Job:
         done = [
             name
             for name, one in report.connections.items()
-            if not one.held and not one.needs and not one.postponed and not one.not_taken
+            if not (one.held or one.needs or one.postponed or one.not_taken)
+            and not (one.first and report.stopped and not report.requests)  # it was not checked
         ]
         outbox.synced(done, self.refresh_id)
         for name, what in report.needs.items():

@@ -6,7 +6,7 @@ import pytest
 from world import World, buyers
 
 from personas_dagster.activation.destination import Outcome
-from personas_dagster.errors import NeedsSetup, PersonasError, Throttled, Unavailable
+from personas_dagster.errors import NeedsSetup, PersonasError, Throttled, Unauthorized, Unavailable
 
 WHAT = "there is no list `buyers`; make it in the tool"
 
@@ -85,6 +85,21 @@ def test_a_tool_that_cannot_be_asked_is_sent_nothing(world: World, error: Except
     report = world.sync()
     assert asked == 6 and report.stopped == str(error)
     assert not world.tool.calls and not report.needs and report.connections["c"].postponed == 25
+
+
+def test_a_first_sync_that_could_not_ask_is_still_to_come(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check(connection, pace):  # type: ignore[no-untyped-def]
+        raise Unauthorized("401")
+
+    members = world.members.pop("buyers")  # nobody is due
+    with monkeypatch.context() as patch, pytest.raises(Unauthorized):
+        patch.setattr(world.tool, "check", check)
+        world.sync()
+    world.members["buyers"] = members
+    world.tool.lacks = {"c": WHAT}
+    assert world.sync().needs == {"c": WHAT}
 
 
 def test_a_dry_run_asks_nothing(world: World) -> None:
