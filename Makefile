@@ -6,6 +6,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 # Tests run side by side on the cores there are; then, alone, those that measure time.
 PYTEST := $(BIN)/python -m pytest
 SIDE := -n logical --maxprocesses 4
+# Those of the rest wait for daemons half of their time: one more than there are cores.
+REST_SIDE = -n $(shell $(PYTHON) -c "import os; print(min(4, os.cpu_count() + 1))")
 REST := (postgres or dagster_ui or wheel or slow)
 
 .PHONY: demo test test-rest test-all dev check lint types layers oracle bench torture install clean \
@@ -39,7 +41,7 @@ test: $(VENV)/installed-dev ## The tests that need nothing but Python, without t
 	$(PYTEST) -m "not $(REST) and quiet"
 
 test-rest: $(VENV)/installed-dev ## The others: they need PERSONAS_TEST_POSTGRES_URL, Chromium, Node
-	$(PYTEST) $(SIDE) --dist loadfile -m "$(REST) and not quiet"
+	$(PYTEST) $(REST_SIDE) --dist loadfile -m "$(REST) and not quiet"
 	$(PYTEST) -m "$(REST) and quiet"
 
 test-all: test test-rest ## All tests

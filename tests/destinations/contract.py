@@ -552,7 +552,7 @@ def keeps_to_the_limits(subject: Subject) -> None:
 def survives_faults(subject: Subject) -> None:
     """With everything going wrong now and then, the end is the audience all the same."""
     account, opened = subject.account()
-    destination = opened(timeout=0.3)
+    destination = opened()
     account.faults.chances.update(
         {"throttle": 0.1, "error": 0.1, "reset": 0.05, "lost": 0.1, "rows": 0.1}
     )
@@ -681,7 +681,7 @@ def understands_faults_of_deletions(subject: Subject) -> None:
 def deletes_in_the_end(subject: Subject) -> None:
     """With everything going wrong now and then, also for a part of a batch."""
     account, opened = subject.account()
-    destination = opened(timeout=0.3)
+    destination = opened()
     if not destination.abilities.can_delete:
         return
     messages = people(12, destination.abilities)
