@@ -20,8 +20,9 @@ import sqlalchemy as sa
 from personas_dagster import masking
 from personas_dagster.asking import audience_sizes
 from personas_dagster.errors import PersonasError
-from personas_dagster.identity import rebuilding
+from personas_dagster.identity import rebuilding, replaying
 from personas_dagster.identity.comparing import Comparison, compare
+from personas_dagster.identity.component import derived, put
 from personas_dagster.identity.deciding import (
     Deciding,
     check_deletable,
@@ -70,7 +71,7 @@ def what_if(
     extra: Sequence[Decision] = (),
     in_time: bool = False,
     with_events: bool = False,
-    progress: rebuilding.Progress | None = None,
+    progress: replaying.Progress | None = None,
 ) -> Iterator[Lake]:
     """The lake as the last refresh published it, with the graph that would be.
 
@@ -80,20 +81,29 @@ def what_if(
     with space.engine.session(snapshot) as session:
         session.view("events")
         last = session.fetch("SELECT max(load_id) FROM events").column(0)[0].as_py() or 0
-    loads = [load for load in rebuilding.recorded_loads(space.state, rules) if load.load_id <= last]
+    loads = [load for load in replaying.recorded_loads(space.state, rules) if load.load_id <= last]
     if in_time:
-        loads = rebuilding.by_time(loads)
+        loads = replaying.by_time(loads)
+    decided = (*decisions(space.state), *extra)
+    names = {one.identifier for one in extra}
+    alone = not (rules or in_time or with_events or rebuilding.due(space.state))
     with tempfile.TemporaryDirectory(prefix="personas-what-if-") as folder:
         lake = Overlay(snapshot, DeltaLake(folder), _WRITTEN)
-        rebuilding.replay(
-            lake,
-            space.engine,
-            loads,
-            (*decisions(space.state), *extra),
-            space_id=space.name,
-            with_events=with_events,
-            progress=progress,
-        )
+        if alone and rebuilding.is_separable(loads, names):
+            with derived(
+                snapshot, space.engine, loads, decided, names, space_id=space.name
+            ) as found:
+                put(found, lake)
+        else:
+            replaying.replay(
+                lake,
+                space.engine,
+                loads,
+                decided,
+                space_id=space.name,
+                with_events=with_events,
+                progress=progress,
+            )
         yield lake
 
 
@@ -103,7 +113,7 @@ def preview(
     rules: IdentityRules | None = None,
     extra: Sequence[Decision] = (),
     in_time: bool = False,
-    progress: rebuilding.Progress | None = None,
+    progress: replaying.Progress | None = None,
 ) -> Comparison:
     """How the graph would differ from the one that readers see."""
     with what_if(space, rules=rules, extra=extra, in_time=in_time, progress=progress) as lake:
@@ -115,7 +125,7 @@ def simulate(
     rules: IdentityRules,
     *,
     as_of: dt.datetime,
-    progress: rebuilding.Progress | None = None,
+    progress: replaying.Progress | None = None,
 ) -> tuple[Comparison, dict[str, dict[str, int]]]:
     """What other rules would make of all stored messages: the graph, and audiences' sizes.
 
@@ -199,7 +209,7 @@ def explain(space: Space, a: Identifier, b: Identifier) -> dict[str, Any]:
     if a[0] != b[0]:
         raise PersonasError(f"{a[1]} is of {a[0]} and {b[1]} of {b[0]}; they are never one profile")
     decided = decisions(space.state)
-    loads = rebuilding.recorded_loads(space.state)
+    loads = replaying.recorded_loads(space.state)
     with space.session() as session:
         found = explain_two(session, loads, decided, a[1:], b[1:], collection=a[0])
     show = _show(space)

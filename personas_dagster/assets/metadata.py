@@ -68,6 +68,7 @@ def rebuilt(done: Rebuilt | None) -> dict[str, Any]:
     return {
         "rebuilt_because": done.why,
         "loads_replayed": done.loads,
+        "messages_replayed": done.messages,
         **{f"{name}_after_rebuild": rows for name, rows in done.rows.items()},
         "digests_after_rebuild": dg.MetadataValue.json(dict(done.digests)),
     }

@@ -25,6 +25,12 @@ SELECT event, profile_id, timestamp, received_at, message_id, type, account_id, 
        strftime(timestamp, '%Y-%m') AS month
 FROM resolved_messages
 """
+_MOVED = """
+CREATE OR REPLACE TEMP VIEW moved_{layer} AS
+SELECT e.* REPLACE (CASE WHEN m.message_id IS NULL THEN e.{owner} ELSE m.{owner} END AS {owner})
+FROM {layer} e LEFT JOIN moved m ON m.message_id = e.message_id AND m.received_at = e.received_at
+"""
+_MONTHS = "SELECT DISTINCT month FROM events SEMI JOIN moved USING (message_id, received_at)"
 _ORDER = ("event", "profile_id", "timestamp", "message_id")
 
 
@@ -93,10 +99,27 @@ def fill(
     return done
 
 
-def _rewrite(session: Session, lake: Lake, month: str, columns: Collection[Typed]) -> None:
+def reassign(
+    session: Session, lake: Lake, owner: str, columns: Collection[Typed] = ()
+) -> list[str]:
+    """Give messages another `profile_id` or `account_id` (`owner`): those in the session's
+    `moved(message_id, received_at, owner)`. Returns the months that were rewritten for it."""
+    session.view("events")
+    months = sorted(session.fetch(_MONTHS).column("month").to_pylist())
+    for month in months:
+        _rewrite(session, lake, month, columns, moved=owner)
+    return months
+
+
+def _rewrite(
+    session: Session, lake: Lake, month: str, columns: Collection[Typed], moved: str | None = None
+) -> None:
     wanted = _columns(lake, columns)
     parts = []
     for layer, held in session.layers("events", [one.name for one in wanted]):
+        if moved is not None:
+            session.run(_MOVED.format(layer=layer, owner=moved))
+            layer = f"moved_{layer}"
         part = typed.filled(wanted, layer, held)
         part.set("where", exp.Where(this=sql.compare("=", sql.column("month"), sql.text(month))))
         parts.append(part)

@@ -86,9 +86,9 @@ def decide(place: Deciding, what: str, identifier: Identifier, rules: IdentityRu
     finish(place.lake, place.engine, place.state, now=place.now)
     decision = seen(place, what, identifier, rules)
     with place.state.begin() as connection:
-        record(connection, decision)
+        number = record(connection, decision)
         if what in ("detach", "delete"):
-            ask(connection, why=f"{what} an identifier", now=place.now)
+            ask(connection, why=f"{what} an identifier", now=place.now, facts=[number])
         else:
             give_up_candidates(connection)
     return decision

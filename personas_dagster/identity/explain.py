@@ -19,7 +19,7 @@ from personas_dagster.errors import PersonasError
 from personas_dagster.identity.decisions import Decision, under_facts
 from personas_dagster.identity.extract import KEY, combinations, others_of, prepare_extraction
 from personas_dagster.identity.numbering import number
-from personas_dagster.identity.rebuilding import Load
+from personas_dagster.identity.replaying import Load
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Session
 

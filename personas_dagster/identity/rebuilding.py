@@ -1,111 +1,50 @@
 """The graph derived anew from messages: the recorded loads replayed, under the facts.
 
-`ask` records that it is due, `run_due` does it. The loads are written over the tables one after
-the other; readers are at the versions of the last refresh until the next one publishes. A run
-that was killed leaves it due, and the next does it again from the start: the outcome depends on
-messages, rules and facts alone.
+`ask` records that it is due, `run_due` does it: for a decision about an identifier with the
+messages of its component alone (`component.py`), else with all. What is made is written over the
+tables; readers are at the versions of the last refresh until the next one publishes. A run that
+was killed leaves it due, and the next does it again, with all messages if the tables may be
+written in part: the outcome depends on messages, rules and facts alone.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
-from personas_dagster.events.resolved import append_resolved
-from personas_dagster.identity.assignment import resolve_messages
-from personas_dagster.identity.decisions import Decision, decisions, under_facts
+from personas_dagster.identity.component import derived, put, put_messages
+from personas_dagster.identity.decisions import decisions
+from personas_dagster.identity.facts import Identifier
 from personas_dagster.identity.loads import GRAPH_TABLES, graph_digests
-from personas_dagster.identity.propose import Proposal, propose
+from personas_dagster.identity.propose import Proposal
+from personas_dagster.identity.replaying import (
+    DONE,
+    Load,
+    Progress,
+    by_time,
+    recorded_loads,
+    replay,
+)
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Engine, Lake
-from personas_dagster.lake.tables import TABLES
 from personas_dagster.query import Typed
 from personas_dagster.state import State
 from personas_dagster.state.schema import identity_loads, identity_rebuilds
 
-DONE = ("applied", "settled")
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Load:
-    """A load to replay: the raw loads in (after, through], under these rules."""
-
-    load_id: int
-    after: int
-    through: int
-    rules: IdentityRules
-
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What a rebuild left: rows per table, and each table's digest."""
+    """What a rebuild replayed and left: rows per table, and each table's digest."""
 
     why: str
     loads: int
+    messages: int
     rows: Mapping[str, int]
     digests: Mapping[str, str]
-
-
-def recorded_loads(state: State, rules: IdentityRules | None = None) -> list[Load]:
-    """The loads that the graph holds, in order; under `rules`, or each under its own."""
-    query = (
-        sa.select(identity_loads)
-        .where(identity_loads.c.status.in_(DONE))
-        .order_by(identity_loads.c.load_id)
-    )
-    return [
-        Load(
-            row["load_id"],
-            row["after_load"],
-            row["through_load"],
-            rules or IdentityRules.from_record(row["counts"]["rules"]),
-        )
-        for row in state.rows(query)
-    ]
-
-
-def by_time(loads: Sequence[Load]) -> list[Load]:
-    """The same messages as one load: one order by `receivedAt` for all."""
-    return [Load(loads[-1].load_id, 0, loads[-1].through, loads[-1].rules)] if loads else []
-
-
-def replay(
-    lake: Lake,
-    engine: Engine,
-    loads: Sequence[Load],
-    decided: Sequence[Decision],
-    *,
-    space_id: str,
-    with_events: bool = True,
-    columns: Collection[Typed] = (),
-    progress: Progress | None = None,
-) -> list[Proposal]:
-    """Write the graph that these loads make, one after the other, over what `lake` holds."""
-    for table in (*GRAPH_TABLES, *(("events",) if with_events else ())):
-        lake.replace(table, TABLES[table].schema.empty_table())
-    proposals = []
-    for number, load in enumerate(loads):
-        if progress:
-            progress(number, len(loads))
-        with engine.session(lake) as session:
-            places = {"after_load": load.after, "through_load": load.through}
-            rules = under_facts(session, load.rules, decided, **places)
-            proposal = propose(
-                session, lake, rules, space_id=space_id, load_id=load.load_id, **places
-            )
-        with engine.session(lake) as session:
-            for table in GRAPH_TABLES:
-                lake.adopt(table, f"candidate_{table}")
-            if with_events:
-                resolve_messages(session, rules, **places)
-                append_resolved(session, lake, load_id=load.load_id, columns=columns, once=False)
-        proposals.append(proposal)
-    return proposals
 
 
 def ask(
@@ -115,10 +54,12 @@ def ask(
     now: dt.datetime,
     rules: IdentityRules | None = None,
     in_time: bool = False,
+    facts: Sequence[int] = (),
 ) -> int:
     """Record that the graph is to be derived anew, within a transaction; returns its number.
 
     With `rules`, all loads are replayed under them; else each under those it was resolved with.
+    `facts` are the decisions that ask for it, when nothing else does.
     Candidates that wait are given up: they were made on top of another graph.
     """
     give_up_candidates(connection)
@@ -128,7 +69,7 @@ def ask(
         by_time=in_time,
         rules=rules.recorded() if rules else None,
         asked_at=now,
-        counts={},
+        counts={"facts": list(facts)},
     )
     return int(connection.execute(row.returning(identity_rebuilds.c.rebuild_id)).scalar_one())
 
@@ -173,6 +114,18 @@ def run_due(
         return None
     rules = [IdentityRules.from_record(row["rules"]) for row in waiting if row["rules"]]
     loads = recorded_loads(state, rules[-1] if rules else None)
+    decided = decisions(state)
+    facts = [fact for row in waiting for fact in row["counts"].get("facts", ())]
+    names = {one.identifier for one in decided if one.fact_id in facts}
+    alone = all(row["status"] == "due" and row["counts"].get("facts") for row in waiting)
+    if alone and is_separable(loads, names):
+        with derived(lake, engine, loads, decided, names, space_id=space_id) as found:
+            _write(state, waiting)
+            put(found, lake)
+            put_messages(found, lake, columns)
+        done = _left(lake, engine, waiting, len(loads), found.messages)
+        _done(state, waiting, loads, None, done, now=now)
+        return done
     in_time = any(row["by_time"] for row in waiting)
     if in_time:
         loads = by_time(loads)
@@ -180,39 +133,64 @@ def run_due(
         lake,
         engine,
         loads,
-        decisions(state),
+        decided,
         space_id=space_id,
         columns=columns,
         progress=progress,
     )
+    messages = sum(one.messages for one in proposals)
+    done = _left(lake, engine, waiting, len(loads), messages)
+    _done(state, waiting, loads, proposals, done, now=now, in_time=in_time)
+    return done
+
+
+def is_separable(loads: Sequence[Load], names: Collection[Identifier]) -> bool:
+    """Whether what hangs on these identifiers can be told without reading all messages.
+
+    Under `alias: merge` the reading of an alias hangs on an identifier that it may not name.
+    """
+    return len({name[0] for name in names}) == 1 and all(
+        one.rules.alias != "merge" for one in loads
+    )
+
+
+def _write(state: State, waiting: Sequence[Mapping[str, Any]]) -> None:
+    """From here on the tables may be written in part."""
+    with state.begin() as connection:
+        connection.execute(
+            sa.update(identity_rebuilds)
+            .where(identity_rebuilds.c.rebuild_id.in_([row["rebuild_id"] for row in waiting]))
+            .values(status="writing")
+        )
+
+
+def _left(
+    lake: Lake, engine: Engine, waiting: Sequence[Mapping[str, Any]], loads: int, messages: int
+) -> Rebuilt:
+    """What the tables hold now."""
+    rows = {}
     with engine.session(lake) as session:
         digests = graph_digests(session)
-        rows = _rows(lake, engine)
-    _done(state, waiting, loads, proposals, digests, rows, now=now, in_time=in_time)
-    return Rebuilt("; ".join(row["why"] for row in waiting), len(loads), rows, digests)
-
-
-def _rows(lake: Lake, engine: Engine) -> dict[str, int]:
-    found = {}
-    with engine.session(lake) as session:
         for table in (*GRAPH_TABLES, "events"):
             session.view(table)
-            found[table] = int(session.fetch(f"SELECT count(*) FROM {table}").column(0)[0].as_py())
-    return found
+            rows[table] = int(session.fetch(f"SELECT count(*) FROM {table}").column(0)[0].as_py())
+    return Rebuilt("; ".join(row["why"] for row in waiting), loads, messages, rows, digests)
 
 
 def _done(
     state: State,
     waiting: Sequence[Mapping[str, Any]],
     loads: Sequence[Load],
-    proposals: Sequence[Proposal],
-    digests: Mapping[str, str],
-    rows: Mapping[str, int],
+    proposals: Sequence[Proposal] | None,
+    done: Rebuilt,
     *,
     now: dt.datetime,
-    in_time: bool,
+    in_time: bool = False,
 ) -> None:
-    """Record, in one transaction, what the loads are now and that nothing is due any more."""
+    """Record, in one transaction, what the loads are now and that nothing is due any more.
+
+    `proposals` are those of the loads, if they were replayed whole.
+    """
     with state.begin() as connection:
         if in_time and loads:
             connection.execute(
@@ -223,21 +201,26 @@ def _done(
                 )
                 .values(status="replaced")
             )
-        for load, proposal in zip(loads, proposals, strict=True):
+        for load, proposal in zip(loads, proposals or (), strict=proposals is not None):
             counts = {**asdict(proposal), "rules": load.rules.recorded()}
             connection.execute(
                 sa.update(identity_loads)
                 .where(identity_loads.c.load_id == load.load_id)
-                .values(counts=counts, after_load=load.after, digests=None)
+                .values(counts=counts, after_load=load.after)
             )
         if loads:
             connection.execute(
                 sa.update(identity_loads)
+                .where(identity_loads.c.load_id.in_([load.load_id for load in loads]))
+                .values(digests=None)
+            )
+            connection.execute(
+                sa.update(identity_loads)
                 .where(identity_loads.c.load_id == loads[-1].load_id)
-                .values(digests=dict(digests))
+                .values(digests=dict(done.digests))
             )
         connection.execute(
             sa.update(identity_rebuilds)
             .where(identity_rebuilds.c.rebuild_id.in_([row["rebuild_id"] for row in waiting]))
-            .values(status="done", done_at=now, counts=dict(rows), digests=dict(digests))
+            .values(status="done", done_at=now, counts=dict(done.rows), digests=dict(done.digests))
         )

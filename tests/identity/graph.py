@@ -88,6 +88,7 @@ class Graph:
         self.state = State(url or f"sqlite:///{folder}/state.db")
         self.lake = DeltaLake(folder / "lake")
         self.engine = DuckDBEngine(threads=2)
+        self.rebuilt: Rebuilt | None = None  # by the last decision
 
     def copy(self, folder: Path) -> Graph:
         """The same graph elsewhere."""
@@ -133,7 +134,7 @@ class Graph:
         """Record a decision, and do what it sets going."""
         place = Deciding(self.lake, self.engine, self.state, "test", at, "ann", "a test")
         decide(place, what, (collection, kind, value), self.rules)
-        self.run_due()
+        self.rebuilt = self.run_due()
 
     def rebuild(self, rules: IdentityRules | None = None, *, by_time: bool = False) -> Rebuilt:
         """Derive the graph anew, under these rules (default: those recorded)."""

@@ -132,14 +132,16 @@ def due_rebuild(graph: Graph, identifier: tuple[str, str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["aliases merge", "windows"], ids=["whole", "component"])
 def test_a_rebuild_killed_at_any_step(
+    name: str,
     parts: list[list[Message]],
     new_graph: NewGraph,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Readers at the versions of before see the graph of before; the next run ends it."""
-    rules = RULES["aliases merge"]
+    rules = RULES[name]
     waiting, oracle = new_graph(rules), Oracle(rules)
     for part in parts:
         waiting.take(*part)

@@ -10,7 +10,7 @@ from personas_dagster.errors import PersonasError
 from personas_dagster.identity.decisions import decisions
 from personas_dagster.identity.explain import Explanation, explain
 from personas_dagster.identity.export import export
-from personas_dagster.identity.rebuilding import recorded_loads
+from personas_dagster.identity.replaying import recorded_loads
 from personas_dagster.identity.rules import IdentityRules, TypeRule
 from personas_dagster.identity.views import prepare
 from tests.identity.conftest import NewGraph
