@@ -1,8 +1,13 @@
 """Candidates that did not pass their checks stay out of the graph, also run by run."""
 
+from typing import Any
+
+import dagster as dg
 import pytest
 
-from personas_dagster import intake
+from personas_dagster import curating, intake
+from personas_dagster.identity.guard import CHECKS
+from personas_dagster.identity.loads import GRAPH_TABLES
 from tests.rim.conftest import New
 from tests.rim.project import DAY, Project, materialised, order, orders, reason
 
@@ -50,11 +55,16 @@ def test_refused(refused: Project) -> None:
     result = refused.run(hours=1)
     assert not result.success
     assert materialised(result) == ["landing", "merge_candidates", "raw_events"]
+    check: Any
     (check,) = [
         one for one in result.get_asset_check_evaluations() if one.check_name == "merge_guard"
     ]
     assert not check.passed
     assert "a-50" in str(check.description)
+    failed, *others = [row.data for row in check.metadata["expectations"].value.records]
+    assert (failed["ok"], failed["rule"], failed["offending"]) == (False, CHECKS["blob"], 1)
+    assert "a-50" in failed["identifiers"]  # an offending identifier, in a table of all rules
+    assert [row["ok"] for row in others] == [True] * (len(CHECKS) - 1)
     assert graph_size(refused) == 10
     assert refused.leases() == []
 
@@ -84,3 +94,35 @@ def test_mended_rules_take_the_messages_up(refused: Project) -> None:
     assert not reason(refused.run(hours=2))
     assert graph_size(refused) == 11
     assert refused.members("big_spenders") == 2
+
+
+def test_what_a_run_made_of_the_graph_is_shown_with_it(refused: Project) -> None:
+    """New rows and digests of a load; what a decision and a rebuild replayed and left."""
+    both = [order(f"user-{n}", revenue=1, day=3 + n, anonymousId="tab") for n in (1, 2)]
+    refused.put(*both, name="third.jsonl")
+    loaded = shown(refused.run(hours=3), "merge_candidates", "identity_graph")
+    assert (loaded["new_identifiers"], loaded["new_dropped_identifiers"]) == (1, 1)
+    assert "data:image/" in str(loaded["merges_prevented"])
+    assert set(loaded["digests"]) == {*GRAPH_TABLES}
+    space, name = refused.space(), ("users", "anonymous_id", "tab")
+    curating.settle(space, "detach", name, now=DAY, by="ann", reason="shared")
+    decided = shown(refused.run(hours=4), "merge_candidates")
+    assert decided["rebuilt_because"] == "detach an identifier"
+    assert decided["messages_replayed"] == 5  # those of the two people, of 14
+    curating.rebuild(space, now=DAY, by="ann", in_time=False)
+    rebuilt = shown(refused.run(hours=5), "merge_candidates")
+    assert (rebuilt["rebuilt_because"], rebuilt["messages_replayed"]) == ("rebuild", 14)
+    assert rebuilt["digests_after_rebuild"] == decided["digests_after_rebuild"]
+    assert rebuilt["dropped_identifiers_after_rebuild"] == 1  # of user-1's; user-2 has it now
+
+
+def shown(result: dg.ExecuteInProcessResult, *assets: str) -> dict[str, Any]:
+    """The metadata of these assets of a run."""
+    assert not reason(result)
+    events = result.get_asset_materialization_events()
+    return {
+        key: value.value
+        for event in events
+        if event.asset_key is not None and event.asset_key.path[-1] in assets
+        for key, value in event.materialization.metadata.items()
+    }
