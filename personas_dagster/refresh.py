@@ -29,7 +29,7 @@ from personas_dagster.spaces import Space
 from personas_dagster.state.registry import created, register
 from personas_dagster.state.schema import refreshes
 from personas_dagster.traits.compute import Computed, compute
-from personas_dagster.traits.custom import refresh_custom_traits
+from personas_dagster.traits.custom import Refreshed, refresh_custom_traits
 from personas_dagster.traits.standing import SAMPLE, Standing, base_of_custom, standing_of
 from personas_dagster.traits.tidying import tidy
 
@@ -163,7 +163,7 @@ def tend(space: Space, *, at_most: int | None = _FILLED_BY_A_REFRESH) -> Tended:
         return Tended(compacted, fill(session, space.lake, columns, at_most=at_most))
 
 
-def custom_traits(space: Space, refresh: Refresh) -> dict[str, int]:
+def custom_traits(space: Space, refresh: Refresh, *, sample: int = SAMPLE) -> Refreshed:
     """Bring custom traits up to the refresh's instant; before that, tidy the logs of traits."""
     before = _finished(space)
     with space.engine.session(space.lake) as session:
@@ -177,9 +177,15 @@ def custom_traits(space: Space, refresh: Refresh) -> dict[str, int]:
             promote=space.promotions,
             conflicts=space.conflicts,
             base=base_of_custom(before),
+            sample=sample,
         )
-    note(space, refresh, custom=dict(refreshed.record))
-    return dict(refreshed.changed)
+    note(
+        space,
+        refresh,
+        custom=refreshed.record and dict(refreshed.record),
+        custom_traits_changed=dict(refreshed.changed),
+    )
+    return refreshed
 
 
 def _tidy(session: Session, lake: Lake, before: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 
 import pyarrow as pa
 
-from personas_dagster import freshness
+from personas_dagster import freshness, masking
 from personas_dagster.errors import PersonasError, WarehouseError
 from personas_dagster.identity import views
 from personas_dagster.project import fields, models
@@ -55,6 +56,25 @@ def refresh_sql_traits(
             partial_file.replace(target)
     _note(space, refresh, result)
     return result
+
+
+def preview(space: Space, trait: models.SqlTrait) -> list[sql.PreviewRow]:
+    """The first rows of a SQL trait's query, and the profiles that the graph knows for them.
+
+    Nothing is stored. WarehouseError names the rule that these rows break. Without the permission
+    `pii`, identifiers and values are masked.
+    """
+    with space.bare_session() as session, _open(space, trait) as reader:
+        rows = sql.preview(session, reader, IDENTIFIERS)
+    return rows if space.operator_has_pii else [_masked(row) for row in rows]
+
+
+def _masked(row: sql.PreviewRow) -> sql.PreviewRow:
+    return replace(
+        row,
+        identifiers={k: v and masking.mask_id(k, v) for k, v in row.identifiers.items()},
+        values={k: v and masking.mask_value(k, v) for k, v in row.values.items()},
+    )
 
 
 def _note(space: Space, refresh: Refresh, result: sql.SqlTraitsRefresh) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -30,9 +30,11 @@ from personas_dagster.traits.world import prepare_values
 SAMPLE = 5
 Change = Literal["entering", "leaving", "changed"]
 _STORED = """
-SELECT audience AS key, profile_id, 'true' AS value FROM members
-UNION ALL
-SELECT key, profile_id, value FROM trait_values WHERE class = 'computed_trait'
+SELECT * FROM (
+    SELECT audience AS key, profile_id, 'true' AS value FROM members
+    UNION ALL
+    SELECT key, profile_id, value FROM trait_values WHERE class = 'computed_trait'
+) WHERE key IN (SELECT unnest($1))
 """
 _MOVES = """
 CREATE OR REPLACE TEMP TABLE moves AS
@@ -98,20 +100,26 @@ class Planned:
 
 
 def plan(
-    space: Space, *, against: Space | None = None, as_of: dt.datetime | None = None
+    space: Space,
+    *,
+    against: Space | None = None,
+    as_of: dt.datetime | None = None,
+    only: Collection[str] | None = None,
 ) -> list[Planned]:
-    """What the definitions of `space` would change, by key; those that change nothing too.
+    """What the definitions of `space` (`only` these keys) would change, by key; those that change
+    nothing too.
 
     Before: what the last refresh stored, or what the definitions of `against` (the same data,
     other files) give. `as_of`: by default the last refresh's instant.
     """
     as_of = as_of or last_instant(space)
-    own = {one.key: one for one in dated_definitions(space)}
+    own = {one.key: one for one in dated_definitions(space) if only is None or one.key in only}
     before = _values_of(against, as_of) if against else None
     with lean.evaluated(space, list(own.values()), as_of=as_of) as session:
-        if before is None:
-            before = _stored(space)
         there = {one.key for one in against.definitions} if against else set(created(space.state))
+        there = there if only is None else there & set(only)
+        if before is None:
+            before = _stored(space, there)
         session.register("before_values", before)
         session.register("own", pa.table({"key": pa.array(sorted(own), pa.string())}))
         session.register("compared", pa.table({"key": pa.array(sorted(there), pa.string())}))
@@ -134,10 +142,10 @@ def _values_of(other: Space, as_of: dt.datetime) -> pa.Table:
         return session.fetch("SELECT key, profile_id, value FROM results")
 
 
-def _stored(space: Space) -> pa.Table:
-    with space.session() as stored:
-        prepare_values(stored, defined=space.computed_keys)
-        return stored.fetch(_STORED)
+def _stored(space: Space, keys: Collection[str]) -> pa.Table:
+    with space.bare_session() as stored:
+        prepare_values(stored, defined=space.computed_keys, keys=sorted(keys))
+        return stored.fetch(_STORED, [sorted(keys)])
 
 
 def _examples(session: Session, space: Space) -> dict[tuple[str, str], list[dict[str, Any]]]:

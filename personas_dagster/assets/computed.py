@@ -15,7 +15,8 @@ from personas_dagster.freshness import freshness
 from personas_dagster.query import Definition, check
 from personas_dagster.resources import SpaceResource
 from personas_dagster.spaces import Space
-from personas_dagster.traits.compute import Check, Computed
+from personas_dagster.traits.compute import Computed
+from personas_dagster.traits.standing import Check
 
 COMPUTE = "compute"
 CHECK = "values_that_stand"
@@ -34,18 +35,21 @@ def _custom_traits(names: Names) -> dg.AssetsDefinition:
         group_name="traits",
         owners=owners(None),
         kinds={"deltalake", "duckdb"},
+        check_specs=[_check_spec(names.key("custom_traits"))],
     )
-    def custom_traits(context: dg.AssetExecutionContext, space: SpaceResource) -> Any:
+    def custom_traits(context: dg.AssetExecutionContext, space: SpaceResource) -> Iterator[Any]:
         held, this = space.begin(context)
-        changed = refresh.custom_traits(held, this)
-        refresh.note(held, this, custom_traits_changed=changed)
+        done = refresh.custom_traits(held, this)
+        if done.check and done.check.wrong:
+            _alert(context, held, done.check)
         if not runs(context, COMPUTE):
             refresh.finish(held, this, now=space.now())
-        return dg.MaterializeResult(
+        yield _checked(names.key("custom_traits"), done.check, done.touched)
+        yield dg.MaterializeResult(
             metadata={
                 "as_of": dg.MetadataValue.timestamp(this.as_of),
-                "values_changed": sum(changed.values()),
-                "changes": show.bars(changed, title="profiles that changed, by trait"),
+                "values_changed": sum(done.changed.values()),
+                "changes": show.bars(done.changed, title="profiles that changed, by trait"),
             }
         )
 
@@ -98,25 +102,23 @@ def _compute(space: Space, names: Names) -> dg.AssetsDefinition:
         ),
     ]
 
-    check = dg.AssetCheckSpec(
-        CHECK,
-        asset=memberships,
-        description="Values that stand since an earlier refresh are those that computing them "
-        "again gives, on a sample of profiles that nothing touched.",
-    )
-
     @dg.multi_asset(
-        name=f"{space.name}__{COMPUTE}", specs=specs, check_specs=[check], can_subset=True
+        name=f"{space.name}__{COMPUTE}",
+        specs=specs,
+        check_specs=[_check_spec(memberships)],
+        can_subset=True,
     )
     def compute(context: dg.AssetExecutionContext, space: SpaceResource) -> Iterator[Any]:
         held, this = space.begin(context)
         if not runs(context, "custom_traits"):  # what is published holds them, or says they failed
-            refresh.note(held, this, custom_traits_changed=refresh.custom_traits(held, this))
+            done = refresh.custom_traits(held, this)
+            if done.check and done.check.wrong:
+                _alert(context, held, done.check)
         chosen = {key.path[-1] for key in context.selected_asset_keys}
         computed = refresh.compute_definitions(held, this, only=chosen)
         versions = refresh.finish(held, this, now=space.now())
         if any(one.name == CHECK for one in context.selected_asset_check_keys):
-            yield _checked(names, computed)
+            yield _checked(memberships, computed.check, computed.touched)
         if computed.check and computed.check.wrong:
             _alert(context, held, computed.check)
         stale = {
@@ -148,18 +150,26 @@ def _compute(space: Space, names: Names) -> dg.AssetsDefinition:
     return compute
 
 
-def _checked(names: Names, computed: Computed) -> dg.AssetCheckResult:
+def _check_spec(asset: dg.AssetKey) -> dg.AssetCheckSpec:
+    return dg.AssetCheckSpec(
+        CHECK,
+        asset=asset,
+        description="Values that stand since an earlier refresh are those that computing them "
+        "again gives, on a sample of profiles that nothing touched.",
+    )
+
+
+def _checked(asset: dg.AssetKey, found: Check | None, touched: int | None) -> dg.AssetCheckResult:
     """Whether leaving profiles out was right. If not, the next refresh computes all of them."""
-    found = computed.check
     if found is None:
         return dg.AssetCheckResult(
-            asset_key=names.key("audience_memberships"),
+            asset_key=asset,
             check_name=CHECK,
             passed=True,
             description="all profiles were computed",
         )
     return dg.AssetCheckResult(
-        asset_key=names.key("audience_memberships"),
+        asset_key=asset,
         check_name=CHECK,
         passed=not found.wrong,
         severity=dg.AssetCheckSeverity.ERROR,
@@ -168,7 +178,7 @@ def _checked(names: Names, computed: Computed) -> dg.AssetCheckResult:
         if found.wrong
         else None,
         metadata={
-            "profiles_computed": computed.touched or 0,
+            "profiles_computed": touched or 0,
             "profiles_checked": found.profiles,
             "wrong": show.table([{"key": k, "profile_id": p} for k, p in found.wrong[:20]]),
         },

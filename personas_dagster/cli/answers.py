@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from personas_dagster import unset
+from personas_dagster import unset, warehousing
 from personas_dagster.answers import explain as explaining
 from personas_dagster.answers import export as exporting
 from personas_dagster.answers import history as historic
@@ -33,8 +33,9 @@ from personas_dagster.cli.shell import (
     instant,
 )
 from personas_dagster.erasing.exports import EXPORT
+from personas_dagster.errors import PersonasError
 from personas_dagster.freshness import Freshness, freshness, of_draft
-from personas_dagster.project.loader import load_project
+from personas_dagster.project.loader import load_project, read_sql_trait
 
 _TELL_FROM = 20.0  # seconds from which on an export's time is told
 
@@ -91,6 +92,9 @@ def preview(
     Example: personas preview assets/audiences/big_spenders.yaml --with repeat_buyers
     """
     shell = Shell(project, space, quiet, verbose)
+    if what in shell.space.sql_traits or what.endswith(".sql"):
+        _preview_sql_trait(shell, what)
+        return
     definition = previewing.of_file_or_key(shell.space, what)
     at = instant(as_of) or previewing.last_instant(shell.space)
     if sql:
@@ -120,6 +124,21 @@ def preview(
             f"{found.overlap.audience}"
         )
     emit({**found.as_json(), **fresh.as_json()})
+
+
+def _preview_sql_trait(shell: Shell, what: str) -> None:
+    """The first rows of its query, checked by its rules, and which ids the graph knows."""
+    path = Path(what)
+    if what not in shell.space.sql_traits and not path.is_file():
+        raise PersonasError(f"{what} is not a file; give a SQL trait's file or its key")
+    trait = shell.space.sql_traits.get(what) or read_sql_trait(path)
+    with shell.working("asking the warehouse"):
+        rows = warehousing.preview(shell.space, trait)
+    known = sum(row.profile_id is not None for row in rows)
+    shell.say(f"{trait.key}: of the first {len(rows)} rows, the graph knows {known}")
+    for row in rows:
+        values = {key: value and json.loads(value) for key, value in row.values.items()}
+        emit({**asdict(row), "values": values})
 
 
 def _warn(shell: Shell, key: str, fresh: Freshness) -> None:

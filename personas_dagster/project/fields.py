@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -73,8 +74,17 @@ def _cron(text: str) -> str:
     return text
 
 
+def _hourly(text: str) -> str:
+    """At most once an hour, over the ticks of a week."""
+    ticks = list(islice(CronSim(text, dt.datetime(2026, 1, 1, tzinfo=dt.UTC)), 24 * 7))
+    if any(after - before < dt.timedelta(hours=1) for before, after in pairwise(ticks)):
+        raise ValueError("expected at most once an hour, such as `0 * * * *`")
+    return text
+
+
 Key = Annotated[str, AfterValidator(_key)]
 Cron = Annotated[str, AfterValidator(_cron)]
+AtMostHourly = Annotated[Cron, AfterValidator(_hourly)]
 Duration = Annotated[dt.timedelta, BeforeValidator(_duration)]
 Collection = Literal["users", "accounts"]
 

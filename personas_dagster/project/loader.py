@@ -22,7 +22,14 @@ from personas_dagster.project.lines import Document, parse
 from personas_dagster.query import check
 from personas_dagster.query import parse as parse_query
 
-__all__ = ["Declared", "Project", "load_project", "read_definition", "read_project"]
+__all__ = [
+    "Declared",
+    "Project",
+    "load_project",
+    "read_definition",
+    "read_project",
+    "read_sql_trait",
+]
 
 _SQL_FRONT = re.compile(r"\A\s*/\*(.*?)\*/\s*", re.DOTALL)
 FOLDERS: Mapping[str, type[fields.Model]] = {
@@ -105,6 +112,16 @@ def read_definition(path: Path) -> Declared[Any]:
     if reader.problems or declared is None:
         raise DefinitionError(reader.problems)
     return declared
+
+
+def read_sql_trait(path: Path) -> models.SqlTrait:
+    """One SQL trait from a file, wherever it lies. DefinitionError lists what is wrong."""
+    reader = _Reader(path.parent.resolve())
+    model = models.SqlTrait
+    declared = reader._read(path.resolve(), model, _defaults(model, path))
+    if declared is None:
+        raise DefinitionError(reader.problems)
+    return declared.model
 
 
 def _is_audience(data: Mapping[str, Any]) -> bool:

@@ -17,7 +17,16 @@ from pydantic import (
 )
 
 from personas_dagster.project import forms
-from personas_dagster.project.fields import Collection, Cron, Duration, Key, Model, Secret, Text
+from personas_dagster.project.fields import (
+    AtMostHourly,
+    Collection,
+    Cron,
+    Duration,
+    Key,
+    Model,
+    Secret,
+    Text,
+)
 
 
 class Described(Model):
@@ -285,7 +294,7 @@ class Schedules(Model):
     """sensors/schedules.yaml: cron expressions, in UTC."""
 
     refresh: Cron = "0 * * * *"
-    sql_traits: Cron = "0 */12 * * *"
+    sql_traits: AtMostHourly = "0 */12 * * *"
     retries: int = Field(default=1, ge=0, description="how often a failed run is started again")
 
 

@@ -17,6 +17,7 @@ from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from personas_dagster import defining, unset
+from personas_dagster.answers import planning
 from personas_dagster.answers import preview as previewing
 from personas_dagster.defining import AUDIENCES, COMPUTED_TRAITS, Kind
 from personas_dagster.errors import Busy, DefinitionError, QueryError
@@ -102,7 +103,8 @@ class Reload(BaseModel):
 
 
 class DefinitionAnswer(BaseModel):
-    """A definition as its file has it. `reload` follows a change."""
+    """A definition as its file has it. `reload` follows a change, `plan` one of the query: who
+    enters and leaves, and how long each connected destination needs at its rate."""
 
     key: str
     name: str
@@ -112,6 +114,7 @@ class DefinitionAnswer(BaseModel):
     file: str
     status: Status
     reload: Reload | None = None
+    plan: dict[str, Any] | None = None
 
 
 class DefinitionList(BaseModel):
@@ -182,7 +185,8 @@ def _routes(
         fields.pop("key", None)
         with translated():
             defining.change(caller.space, kind, key, fields, by=caller.token.name, now=now())
-            return _told(caller, kind, key, now())
+            planned = _planned(caller, key) if "query" in fields else None
+            return {**_told(caller, kind, key, now()), "plan": planned}
 
     @routes.delete(f"{root}/{{key}}", summary="Delete a definition", operation_id=f"delete_{name}",
                    response_model=Deleted, responses=_REFUSED)  # fmt: skip
@@ -237,6 +241,18 @@ def _fields(body: NewDefinition | ChangedDefinition) -> dict[str, Any]:
 def _described(caller: Caller, kind: Kind, key: str, now: dt.datetime) -> dict[str, Any]:
     here = defining.fresh(caller.space)
     return defining.described(here, kind, key, freshness(here, now=now))
+
+
+def _planned(caller: Caller, key: str) -> dict[str, Any] | None:
+    """What the edited query does to members and destinations; None before the first refresh."""
+    here = defining.fresh(caller.space)
+    last = here.last_refresh()
+    if last is None or key not in {one.key for one in here.definitions}:
+        return None
+    (found,) = planning.plan(here, only=[key])
+    shown = planning.as_json(found, last["as_of"])
+    names = ("as_of", "before", "after", "entering", "leaving", "changed", "destinations")
+    return {name: shown[name] for name in names}
 
 
 def _told(caller: Caller, kind: Kind, key: str, now: dt.datetime) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from personas_dagster.interfaces import Lake, Session
 from personas_dagster.query import Definition, evaluate, plan, sql, typed_columns
 from personas_dagster.query.timing import upstream
 from personas_dagster.traits import changes
-from personas_dagster.traits.standing import SAMPLE, Standing, divide, record_of, touch
+from personas_dagster.traits.standing import SAMPLE, Check, Standing, divide, record_of, touch
 from personas_dagster.traits.world import prepare_values, prepare_world
 
 _BATCH = 10  # traits that are compared with what is stored at once, of all profiles
@@ -73,14 +73,6 @@ GROUP BY key, step
 QUALIFY row_number() OVER (PARTITION BY key ORDER BY count(*) DESC, step) <= 12
 ORDER BY key, min(number) NULLS LAST, profiles DESC, step
 """
-
-
-@dataclass(frozen=True)
-class Check:
-    """How the values of profiles that nothing touched compare with what is stored of them."""
-
-    profiles: int
-    wrong: Sequence[tuple[str, str]]  # key, profile
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,15 @@ from personas_dagster.query.paths import json_path
 from personas_dagster.query.tree import segments
 from personas_dagster.traits.changes import current, record
 from personas_dagster.traits.conflicts import settle
-from personas_dagster.traits.standing import MOST, Base, grew, months_between, seen
+from personas_dagster.traits.standing import (
+    MOST,
+    SAMPLE,
+    Base,
+    Check,
+    grew,
+    months_between,
+    seen,
+)
 
 # `place` settles a key that stands twice in one message: its own traits go before its context's.
 _SAID = """
@@ -156,15 +164,30 @@ def show_custom_values(session: Session) -> None:
     session.run("CREATE OR REPLACE TEMP VIEW current_custom_traits AS SELECT * FROM custom_now")
 
 
+# Profiles that nothing touched, to show that their values stand; with those merged into them.
+_SAMPLED = """
+CREATE OR REPLACE TEMP TABLE said_sample AS
+SELECT profile_id FROM graph_profiles ANTI JOIN said_of USING (profile_id)
+WHERE hash(profile_id, {seed:d}) % {every:d} = 0
+"""
+_WITH_SAMPLE = "INSERT INTO said_of FROM said_sample"
+_NO_SAMPLE = "CREATE OR REPLACE TEMP TABLE said_sample AS FROM said_of WHERE false"
+_WRONG = """
+SELECT key, profile_id FROM trait_changes SEMI JOIN said_sample USING (profile_id) ORDER BY ALL
+"""
+
+
 @dataclass(frozen=True)
 class Refreshed:
-    """Profiles that changed, per key; how many were looked at, None for all; and what the refresh
-    keeps, so that the next one can build on it.
+    """Profiles that changed, per key; how many were looked at, None for all; how the sample of
+    the others compares; and what the refresh keeps, so that the next one can build on it: nothing
+    when stored values were wrong.
     """
 
     changed: Mapping[str, int]
     touched: int | None
-    record: Mapping[str, Any]
+    check: Check | None
+    record: Mapping[str, Any] | None
 
 
 def refresh_custom_traits(
@@ -176,17 +199,20 @@ def refresh_custom_traits(
     promote: Sequence[Promotion] = (),
     conflicts: Mapping[str, str] | None = None,
     base: Base | None = None,
+    sample: int = SAMPLE,
 ) -> Refreshed:
     """Bring `custom_traits` up to `as_of`.
 
-    On top of `base`, only of profiles that messages said something of since, or that were merged.
-    The session must have the graph's relations.
+    On top of `base`, only of profiles that messages said something of since, or that were merged;
+    and of `sample` others, to show that theirs stand. The session must have the graph's relations.
     """
     session.view("events")
     rules = _fingerprint(promote, conflicts)
     touched = None
     if base and base.rules == rules and grew(session, lake, base):
         touched = _touch(session, base, as_of=as_of, promote=promote)
+        if touched is not None:
+            _take_sample(session, sample, seed=refresh_id)
     if touched is None:
         custom_values(session, as_of=as_of, promote=promote, conflicts=conflicts)
         current(session, "custom_traits")
@@ -204,7 +230,24 @@ def refresh_custom_traits(
         at=as_of,
         refresh_id=refresh_id,
     )
-    return Refreshed(changed, touched, {**seen(session), "rules": rules})
+    check = None if touched is None else _check(session)
+    record_of = {**seen(session), "rules": rules}
+    return Refreshed(changed, touched, check, None if check and check.wrong else record_of)
+
+
+def _take_sample(session: Session, sample: int, *, seed: int) -> None:
+    """Add `said_sample` to the profiles that are looked at."""
+    profiles = session.fetch("SELECT count(*) FROM graph_profiles").column(0)[0].as_py()
+    every = max(1, profiles // sample) if sample else None
+    session.run(_SAMPLED.format(seed=seed, every=every) if every else _NO_SAMPLE)
+    session.run(_WITH_SAMPLE)
+    session.run(_SAID_IDS)
+
+
+def _check(session: Session) -> Check:
+    wrong = [(row["key"], row["profile_id"]) for row in session.fetch(_WRONG).to_pylist()]
+    profiles = session.fetch("SELECT count(*) FROM said_sample").column(0)[0].as_py()
+    return Check(int(profiles), wrong)
 
 
 def _touch(
@@ -225,7 +268,6 @@ def _touch(
         ),
         [base.as_of, as_of],
     )
-    session.run(_SAID_IDS)
     touched, profiles = session.fetch(_SHARE).to_pylist()[0].values()
     return int(touched) if touched <= max(MOST * profiles, 1_000) else None
 

@@ -106,6 +106,14 @@ class Standing(Base):
     held: Mapping[str, int]  # profiles with a value, members
 
 
+@dataclass(frozen=True)
+class Check:
+    """How the values of profiles that nothing touched compare with what is stored of them."""
+
+    profiles: int
+    wrong: Sequence[tuple[str, str]]  # key, profile
+
+
 def record_of(
     session: Session, definitions: Sequence[Definition], audiences: Collection[str]
 ) -> dict[str, Any]:
@@ -155,9 +163,14 @@ def standing_of(rows: Iterator[Mapping[str, Any]] | Sequence[Mapping[str, Any]])
 
 
 def base_of_custom(rows: Sequence[Mapping[str, Any]]) -> Base | None:
-    """The newest refresh (rows as above) that brought custom traits up to its instant."""
+    """The newest refresh (rows as above) that brought custom traits up to its instant.
+
+    One that found stored values wrong left no record, and those before it are not built on.
+    """
     for row in rows:
-        made = (row["counts"] or {}).get("custom")
+        made = (row["counts"] or {}).get("custom", {})
+        if made is None:
+            return None
         if made and row["versions"]:
             return Base(
                 row["refresh_id"],

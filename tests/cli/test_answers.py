@@ -96,6 +96,20 @@ def test_unset_keys_are_told(filled: Place, personas: Personas) -> None:
         assert f"warning: {why}; did you mean `orders`?" in said.err
 
 
+def test_preview_of_a_sql_trait(filled: Place, personas: Personas) -> None:
+    """Sample rows, and which ids the graph knows; of a key, and of a draft with a mistake."""
+    query = "SELECT * FROM (VALUES ('ann', 1.50), ('who', NULL)) t(user_id, tickets)"
+    filled.write("assets/sql_traits/support.sql", query)
+    ended = personas("preview", "support")
+    ann, who = ended.rows
+    assert (ann["identifiers"], ann["values"]) == ({"user_id": "ann"}, {"tickets": 1.5})
+    assert ann["profile_id"] and (who["profile_id"], who["values"]) == (None, {"tickets": None})
+    assert "support: of the first 2 rows, the graph knows 1" in ended.err
+    draft = filled.write("draft.sql", query.replace("'who'", "'ann'"))
+    ended = personas("preview", draft)
+    assert (ended.code, ended.rows) == (1, []) and "no duplicate identifiers" in ended.err
+
+
 def test_stale_answers_say_so(filled: Place, personas: Personas) -> None:
     """The last refresh was long ago: preview, explain, profile and export all tell it."""
     why = "it is as of 2026-03-01 12:00 UTC, and due at `0 * * * *`"

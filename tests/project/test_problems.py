@@ -316,3 +316,12 @@ def test_columns_in_spaces_of_their_own(place: Place) -> None:
     text = (place.root / "resources/spaces/main.yaml").read_text()
     place.write("resources/spaces/second.yaml", text.replace("default: true\n", ""))
     assert problems(place) == []
+
+
+@pytest.mark.parametrize(
+    ("cron", "holds"), [("0 * * * *", True), ("15 6,7 * * 1", True), ("*/30 * * * *", False)]
+)
+def test_sql_traits_run_at_most_hourly(place: Place, cron: str, holds: bool) -> None:
+    place.write("sensors/schedules.yaml", f"refresh: '*/5 * * * *'\nsql_traits: '{cron}'\n")
+    told = [] if holds else ["sensors/schedules.yaml:2:1: sql_traits: found"]
+    assert [found.split(f" `{cron}`")[0] for found in problems(place)] == told

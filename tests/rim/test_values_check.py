@@ -8,7 +8,7 @@ import pytest
 
 from personas_dagster.assets import computed
 from personas_dagster.assets.keys import Names
-from personas_dagster.traits.compute import Check, Computed
+from personas_dagster.traits.standing import Check
 from tests.place import Place
 
 WRONG = Check(170, [("spent", "p1"), ("spent", "p2")])
@@ -18,8 +18,7 @@ WRONG = Check(170, [("spent", "p1"), ("spent", "p2")])
     ("check", "passed"), [(None, True), (Check(170, []), True), (WRONG, False)]
 )
 def test_check_result(place: Place, check: Check | None, passed: bool) -> None:
-    made = Computed({}, {}, {}, {}, touched=3, check=check)
-    result = computed._checked(Names(place.space), made)
+    result = computed._checked(Names(place.space).key("custom_traits"), check, 3)
     assert (result.passed, result.severity) == (passed, dg.AssetCheckSeverity.ERROR)
 
 

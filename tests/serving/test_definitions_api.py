@@ -147,6 +147,30 @@ def test_edit_is_locked_until_it_is_computed_itself(api: Api) -> None:
         assert api("PATCH", "audiences/buyers_of_late", edit).status_code == status
 
 
+def test_edit_tells_what_it_does(api: Api) -> None:
+    """Who enters and leaves, and how long each connected destination needs at its rate."""
+    place = api.place
+    place.write(
+        "resources/destinations/hook.yaml",
+        "type: webhook\nsettings: {url: https://example.com, requests_per_second: 2}\n",
+    )
+    place.write("sensors/connections/told.yaml", "audience: by_hand\ndestination: hook\n")
+    orders = [{**ORDER, "userId": f"u{n}", "messageId": f"m{n}"} for n in range(5)]
+    place.write("assets/audiences/by_hand.yaml", BY_HAND.replace(">= 1", ">= 2"))
+    place.refresh(*orders, {**ORDER, "userId": "u0"})
+    answer = api(
+        "PATCH", "audiences/by_hand", {"definition": {"query": "event('Order').count() >= 1"}}
+    )
+    plan = answer.json()["plan"]
+    assert plan.pop("as_of").startswith("2026-03-01T12:00")
+    assert plan == {
+        "before": 1, "after": 5, "entering": 4, "leaving": 0, "changed": 0,
+        "destinations": [{"connection": "told", "destination": "hook", "changes": 4,
+                          "seconds": 2.0}],
+    }  # fmt: skip
+    assert api("PATCH", "audiences/by_hand", {"name": "Same"}).json()["plan"] is None
+
+
 def test_status_tells_a_late_schedule(api: Api) -> None:
     api.place.refresh(ORDER, as_of=NOW - dt.timedelta(hours=2))
     found = api("GET", "audiences").json()["data"][0]["status"]

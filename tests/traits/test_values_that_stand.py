@@ -91,7 +91,7 @@ class Days:
             self.place.take(self.place.messages(*rows), space=space)
         self.runs += 1
         this = refresh.begin(space, run_id=f"run {self.runs}", now=self.now)
-        refresh.custom_traits(space, this)
+        self.custom = refresh.custom_traits(space, this, sample=sample)
         computed = refresh.compute_definitions(space, this, sample=sample)
         refresh.finish(space, this, now=self.now)
         return computed
@@ -195,6 +195,31 @@ def test_wrong_value_is_found_and_mended(life: Days) -> None:
     assert computed.record is None
     assert stored(space) == right
     assert life.live(0, 0).touched is None
+
+
+def test_wrong_custom_trait_is_found_and_mended(life: Days) -> None:
+    life.live(60, 1)
+    space = life.place.space
+    right = custom(space)
+    with space.engine.session(space.lake) as session:
+        session.view("custom_traits")
+        rows = session.fetch(
+            "SELECT * REPLACE ('77' AS value, 1 AS refresh_id) FROM custom_traits "
+            "WHERE key = 'plan' LIMIT 1"
+        )
+    wrong = rows.column("profile_id")[0].as_py()
+    space.lake.replace("custom_traits", rows, where=f"profile_id = '{wrong}' AND key = 'plan'")
+    life.live(0, 0)
+    assert custom(space) != right
+    assert (life.custom.touched, life.custom.check and life.custom.check.profiles) == (0, 0)
+    life.live(0, 0, sample=1_000_000)
+    assert life.custom.check and life.custom.check.wrong == [("plan", wrong)]
+    assert life.custom.record is None
+    assert custom(space) == right
+    life.live(0, 0)
+    assert life.custom.touched is None
+    life.live(0, 0)
+    assert life.custom.touched == 0
 
 
 def test_graph_that_was_derived_anew(life: Days) -> None:

@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,16 @@ DEFINITIONS = {
     "computed_traits/revenue": f"{ORDERS}.sum(property('revenue'))",
     "computed_traits/cds": f"{ORDERS}.sum(property('quantity'))",
     "audiences/active": f"{ORDERS}.within(90 days).count() >= 1",
+    "audiences/customers": f"{ORDERS}.count() >= 1",
+}
+# Of all orders, at the end of the data.
+CUSTOMERS = {
+    "customers_ge_2_orders": "trait('orders') >= 2",
+    "customers_ge_5_orders": f"{ORDERS}.count() >= 5",
+    "customers_ge_10_orders": f"{ORDERS}.count() >= 10",
+    "customers_revenue_ge_100": "trait('revenue') >= 100",
+    "customers_revenue_ge_500": f"{ORDERS}.sum(property('revenue')) >= 500",
+    "customers_zero_revenue": "trait('revenue') = 0",
 }
 # The truth's names for its audiences, and what they are in the query language.
 AUDIENCES = {
@@ -50,6 +61,7 @@ def cdnow(new_place: Callable[[], Place], real_data: Path) -> Space:
     place.define(
         {f"audiences/{key}": text for key, text in zip(KEYS, AUDIENCES.values(), strict=True)}
     )
+    place.define({f"audiences/{key}": text for key, text in CUSTOMERS.items()})
     space = place.space
     space.landing.land([real_data / "cdnow.jsonl.gz"], now=END)
     return place.refresh(as_of=END, space=space)
@@ -104,16 +116,8 @@ def test_first_and_last_order(cdnow: Space, truth: dict[str, Any]) -> None:
 
 
 def test_customers_by_orders_and_revenue(cdnow: Space, truth: dict[str, Any]) -> None:
-    queries = {
-        "customers_ge_2_orders": "trait('orders') >= 2",
-        "customers_ge_5_orders": f"{ORDERS}.count() >= 5",
-        "customers_ge_10_orders": f"{ORDERS}.count() >= 10",
-        "customers_revenue_ge_100": "trait('revenue') >= 100",
-        "customers_revenue_ge_500": f"{ORDERS}.sum(property('revenue')) >= 500",
-        "customers_zero_revenue": "trait('revenue') = 0",
-    }
-    found = dict(zip(queries, counts(cdnow, *queries.values()), strict=True))
-    assert found == {name: truth[name] for name in queries}
+    found = dict(zip(CUSTOMERS, counts(cdnow, *CUSTOMERS.values()), strict=True))
+    assert found == {name: truth[name] for name in CUSTOMERS}
 
 
 def test_best_customers(cdnow: Space, truth: dict[str, Any]) -> None:
@@ -157,11 +161,30 @@ def test_history_of_each_quarter(cdnow: Space, truth: dict[str, Any]) -> None:
     """The same figures through the backfill, with the knowledge of then as of now."""
     wanted = truth["audience_sizes_by_quarter_end_active_90d"]
     days = [dt.date.fromisoformat(day) for day in wanted]
-    found = backfill(cdnow, days, owner="test", keys=["active", *KEYS])
+    found = backfill(cdnow, days, owner="test", keys=["active", *KEYS, *CUSTOMERS])
     assert {str(day): n for day, n in found.audiences["active"].items()} == wanted
     last = [found.audiences[key][END.date()] for key in KEYS]
     assert last == [truth["audiences_as_of_1998_07_01"][name] for name in AUDIENCES]
     assert {str(day): n for day, n in sizes(cdnow, "active").items()} == wanted
+    ever = {name: found.audiences[name][END.date()] for name in CUSTOMERS}
+    assert ever == {name: truth[name] for name in CUSTOMERS}
+
+
+@pytest.mark.parametrize("knowledge", ["now", "then"])
+def test_history_of_new_customers(cdnow: Space, truth: dict[str, Any], knowledge: Any) -> None:
+    """Each month's new customers are in on the first day of the next; a range of days in one."""
+    starts = [dt.date(1997, month, 1) for month in (1, 2, 3, 4)]
+    found = backfill(cdnow, starts, owner="test", keys=["customers"], knowledge=knowledge)
+    had = [found.audiences["customers"][day] for day in starts]
+    months = zip(starts, pairwise(had), strict=False)
+    new = {f"{day:%Y-%m}": after - before for day, (before, after) in months}
+    assert new == truth["new_customers_by_month"]
+    asked = [
+        counts(cdnow, DEFINITIONS["audiences/customers"],
+               as_of=dt.datetime.combine(day, dt.time(), dt.UTC))[0]
+        for day in starts
+    ]  # fmt: skip
+    assert had == asked
 
 
 def test_history_as_known_then(cdnow: Space, truth: dict[str, Any]) -> None:

@@ -155,3 +155,12 @@ def test_history(ecom: Space, truth: dict[str, Any]) -> None:
         "buyers_ge_2": truth["buyers_ge_2"],
         "no_order": truth["profiles_with_add_and_no_order"],
     }
+    with ecom.engine.session(ecom.lake) as session:
+        session.view("trait_history")
+        query = "SELECT key, sum(value::BIGINT)::BIGINT AS n FROM trait_history GROUP BY key"
+        totals = {row["key"]: row["n"] for row in session.fetch(query).to_pylist()}
+    assert totals == {
+        "orders": truth["orders"],
+        "views": truth["product_viewed"],
+        "added": truth["product_added"],
+    }
