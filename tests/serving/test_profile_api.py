@@ -383,6 +383,7 @@ def test_no_cors(api: Api) -> None:
         assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
+@pytest.mark.quiet
 def test_rate_of_a_space(shop: Place) -> None:
     path = shop.root / "resources/spaces/main.yaml"
     path.write_text(path.read_text() + "profile_api: {rate: 3}\n")
@@ -426,6 +427,7 @@ def test_described_as_it_is(api: Api) -> None:
             assert statuses == {"200", "400", "401", "403", "404", "429", "503"}
 
 
+@pytest.mark.quiet
 def test_workers_share_the_rate_of_a_space(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
