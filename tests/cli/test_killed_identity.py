@@ -1,4 +1,7 @@
-"""`kill -9` while the graph is derived anew, and two commands at once."""
+"""`kill -9` while the graph is derived anew, and two commands at once.
+
+What is killed, or runs beside another, is a process; what only comes before or after is not.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import time
 
 import pytest
 
+from tests.cli.running import Personas
 from tests.place import COMMAND, Place
 
 DAY = "2026-01-{:02}T00:00:00Z"
@@ -19,12 +23,12 @@ def said(number: int, **fields: object) -> dict[str, object]:
             "timestamp": at, **fields}  # fmt: skip
 
 
-def filled(place: Place) -> None:
+def filled(place: Place, personas: Personas) -> None:
     place.define({"audiences/buyers": "event('Order').count() >= 2"})
     people = [said(n, userId=f"u{n % 30}", anonymousId=f"d{n % 45}") for n in range(300)]
-    assert place.personas("ingest", str(place.messages(*people, name="in.jsonl"))).returncode == 0
-    ended = place.personas("refresh", "--as-of", "2026-02-01")
-    assert ended.returncode == 0, ended.stderr
+    assert personas("ingest", place.messages(*people, name="in.jsonl")).code == 0
+    ended = personas("refresh", "--as-of", "2026-02-01")
+    assert ended.code == 0, ended.err
 
 
 def start(place: Place, *arguments: str) -> subprocess.Popen[str]:
@@ -32,8 +36,8 @@ def start(place: Place, *arguments: str) -> subprocess.Popen[str]:
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
 
 
-def graph(place: Place) -> str:
-    return place.personas("identity", "export").stdout
+def graph(personas: Personas) -> str:
+    return personas("identity", "export").out
 
 
 def rows(lines: str) -> list[dict[str, list[object]]]:
@@ -41,9 +45,9 @@ def rows(lines: str) -> list[dict[str, list[object]]]:
 
 
 @pytest.mark.slow
-def test_a_killed_detachment_is_done_by_the_next_refresh(place: Place) -> None:
-    filled(place)
-    before = graph(place)
+def test_a_killed_detachment_is_done_by_the_next_refresh(place: Place, personas: Personas) -> None:
+    filled(place, personas)
+    before = graph(personas)
     lake = place.root / ".personas" / "lake"
     commits = len(list(lake.glob("*/_delta_log/*.json")))
     process = start(place, "identity", "detach", "anonymous_id:d1", "--yes")
@@ -51,31 +55,31 @@ def test_a_killed_detachment_is_done_by_the_next_refresh(place: Place) -> None:
         time.sleep(0.002)
     process.kill()
     process.communicate()
-    assert graph(place) == before  # nothing of it is published
-    ended = place.personas("refresh")
-    assert ended.returncode == 0, ended.stderr
-    done = graph(place)
+    assert graph(personas) == before  # nothing of it is published
+    ended = personas("refresh")
+    assert ended.code == 0, ended.err
+    done = graph(personas)
     together = ({"type": "anonymous_id", "id": "d1"}, {"type": "user_id", "id": "u1"})
     assert not any(all(one in row["external_ids"] for one in together) for row in rows(done))
     assert any(all(one in row["external_ids"] for one in together) for row in rows(before))
-    assert place.personas("identity", "rebuild").returncode == 0
-    assert graph(place) == done
+    assert personas("identity", "rebuild").code == 0
+    assert graph(personas) == done
 
 
 @pytest.mark.slow
-def test_two_at_once(place: Place) -> None:
+def test_two_at_once(place: Place, personas: Personas) -> None:
     """One waits its turn or is told who is at it; the graph is right in the end."""
-    filled(place)
-    before = graph(place)
+    filled(place, personas)
+    before = graph(personas)
     more = [said(n, userId=f"u{n % 30}", anonymousId=f"e{n}") for n in range(300, 330)]
-    place.personas("ingest", str(place.messages(*more, name="more.jsonl")))
+    assert personas("ingest", place.messages(*more, name="more.jsonl")).code == 0
     at_work = [start(place, "identity", "rebuild"), start(place, "refresh"),
                start(place, "identity", "rebuild")]  # fmt: skip
-    ended = [(one.communicate(timeout=240), one.returncode) for one in at_work]
+    ended = [(one.communicate(timeout=600), one.returncode) for one in at_work]
     for (_, errors), code in ended:
         assert code == 0 or (code == 1 and "is held by" in errors), errors
     assert any(code == 0 for _, code in ended)
-    assert place.personas("refresh").returncode == 0
-    done = graph(place)
-    assert place.personas("identity", "rebuild").returncode == 0
-    assert graph(place) == done != before
+    assert personas("refresh").code == 0
+    done = graph(personas)
+    assert personas("identity", "rebuild").code == 0
+    assert graph(personas) == done != before
