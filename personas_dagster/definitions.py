@@ -25,11 +25,13 @@ from personas_dagster.assets import (
 from personas_dagster.assets.keys import Names
 from personas_dagster.resources import SpaceResource
 from personas_dagster.resources.space import declared
+from personas_dagster.resources.storage import make_cheap
 from personas_dagster.sensors import alerts, arrivals, deliveries, hubs, jobs
 from personas_dagster.spaces import open_space
 
 # Backfill policies and code references are marked beta; both are pinned by `dagster<1.14`.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
+make_cheap()
 
 
 def build(root: Path | str = ".", space: str | None = None, **overrides: Any) -> dg.Definitions:

@@ -19,7 +19,7 @@ from personas_dagster.errors import Busy, PersonasError
 from personas_dagster.events.resolved import compact, fill
 from personas_dagster.identity import loads as identity_loads
 from personas_dagster.identity import rebuilding, views
-from personas_dagster.identity.guard import Verdict
+from personas_dagster.identity.guard import Verdict, warm
 from personas_dagster.identity.propose import Proposal
 from personas_dagster.interfaces import Lake, Session
 from personas_dagster.lake.tables import TABLES
@@ -117,6 +117,9 @@ def derive_anew(
 
 def propose(space: Space, *, now: dt.datetime) -> Proposal | None:
     """Make merge candidates of the messages that the graph does not hold."""
+    after, through = identity_loads.span(space.state)
+    if through > after:
+        warm()
     return identity_loads.propose_load(
         space.lake, space.engine, space.state, space.rules, space_id=space.name, now=now
     )

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 CHECKS: Mapping[str, str] = {
     "above_limit": "No profile holds more identifiers of a type than its limit allows.",
@@ -78,14 +81,29 @@ def excused(findings: Sequence[Finding], checks: Collection[str]) -> tuple[Findi
     )
 
 
-def judge(load_id: int, findings: Sequence[Finding]) -> Verdict:
-    """Run the suite over the findings' counts: every count must be 0."""
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    import pandas as pd
+def warm() -> None:
+    """Begin to import Great Expectations, beside work that leaves the interpreter free."""
+    threading.Thread(target=_warm, name="great_expectations").start()
 
+
+def _warm() -> None:
+    with suppress(ImportError):  # `judge` meets it too, and tells it
+        _great_expectations()
+
+
+def _great_expectations() -> Any:
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     # Its loggers and progress bars speak to somebody at a notebook.
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
-    import great_expectations as gx
+    import great_expectations
+
+    return great_expectations
+
+
+def judge(load_id: int, findings: Sequence[Finding]) -> Verdict:
+    """Run the suite over the findings' counts: every count must be 0."""
+    gx = _great_expectations()
+    import pandas as pd
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")

@@ -25,7 +25,7 @@ SELECT count(*) FROM graph_parents p JOIN graph_parents up ON up.child_id = p.pa
 """
 _VIEWS = (
     """
-    CREATE OR REPLACE TEMP TABLE graph_roots AS
+    CREATE OR REPLACE TEMP VIEW graph_roots AS
     SELECT p.profile_id, coalesce(m.parent_id, p.profile_id) AS root_id
     FROM stored_profiles p LEFT JOIN graph_parents m ON m.child_id = p.profile_id
     """,

@@ -59,17 +59,24 @@ SELECT profile_id FROM merged
 UNION
 SELECT DISTINCT coalesce(p.parent_id, t.profile_id)
 FROM (
-    SELECT profile_id FROM custom_traits
-    WHERE refresh_id > $1 OR key IN (SELECT key FROM other_keys)
+    SELECT profile_id FROM custom_traits WHERE refresh_id > $1
     UNION ALL
-    SELECT profile_id FROM computed_traits
-    WHERE refresh_id > $1 OR key IN (SELECT key FROM other_keys)
+    SELECT profile_id FROM computed_traits WHERE refresh_id > $1
     UNION ALL
     SELECT profile_id FROM sql_traits WHERE refresh_id > $1
     UNION ALL
-    SELECT profile_id FROM audience_changes
-    WHERE refresh_id > $1 OR audience IN (SELECT key FROM other_keys)
+    SELECT profile_id FROM audience_changes WHERE refresh_id > $1
+    {others}
 ) t LEFT JOIN graph_parents p ON p.child_id = t.profile_id
+"""
+# Of keys that were defined since, or are no more: everybody's.
+_OTHERS = """
+    UNION ALL
+    SELECT profile_id FROM custom_traits SEMI JOIN other_keys USING (key)
+    UNION ALL
+    SELECT profile_id FROM computed_traits SEMI JOIN other_keys USING (key)
+    UNION ALL
+    SELECT profile_id FROM audience_changes SEMI JOIN other_keys ON key = audience
 """
 _FAMILY = """
 CREATE OR REPLACE TEMP TABLE family AS
@@ -196,7 +203,7 @@ def _profiles_with_last(session: Session) -> None:
     session.run(
         "CREATE OR REPLACE TEMP VIEW whole_profiles AS "
         "SELECT p.*, l.updated_at, l.last_message_id, l.last_source_id "
-        f"FROM ({rows.PROFILES.format(profiles='graph_profiles')}) p "
+        f"FROM ({rows.PROFILES.format(profiles='graph_profiles', of='')}) p "
         f"LEFT JOIN ({rows.LAST}) l USING (profile_id)"
     )
 
@@ -272,7 +279,7 @@ def _find_touched(session: Session, held: Held, published: Published) -> None:
     session.register("other_keys", keys)
     for statement in _TOUCHED:
         session.run(statement, [held.graph_load])
-    session.run(_CHANGED, [held.refresh_id])
+    session.run(_CHANGED.format(others=_OTHERS if other else ""), [held.refresh_id])
     session.run(_FAMILY)
 
 
@@ -284,7 +291,9 @@ def _stage(session: Session, writer: Writer, held: Held, published: Published) -
     found = {
         name: writer.copy(f"new_{name}", session.stream(query))
         for name, query in {
-            "profiles": rows.PROFILES.format(profiles=new),
+            "profiles": rows.PROFILES.format(
+                profiles=new, of="SEMI JOIN renamed USING (profile_id)"
+            ),
             "last": rows.LAST,
             "parents": rows.PARENTS.format(of=of_merged),
             "identifiers": rows.IDENTIFIERS.format(of=of_renamed),

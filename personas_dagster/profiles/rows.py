@@ -49,7 +49,7 @@ PROFILES = """
 SELECT p.profile_id, p.collection, epoch_us(p.created_at) AS created_at, p.first_message_id,
        s.source_id AS first_source_id
 FROM {profiles} p LEFT JOIN (
-    SELECT profile_id, first_message_id, min(source_id) AS source_id FROM identifiers
+    SELECT profile_id, first_message_id, min(source_id) AS source_id FROM identifiers {of}
     WHERE source_id IS NOT NULL GROUP BY ALL
 ) s ON s.profile_id = p.profile_id AND s.first_message_id = p.first_message_id
 """

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from personas_dagster.assets.keys import Names
 from personas_dagster.definitions import build
-from personas_dagster.resources.space import AS_OF_TAG
+from personas_dagster.resources.space import AS_OF_TAG, remember
 from personas_dagster.spaces import Space, data_folder
 
 
@@ -55,6 +55,7 @@ def run_job(
     `only` limits a refresh to these traits and audiences, with everything before them.
     """
     names = Names(space)
+    remember(space.project)
     definitions = build(space.project.root, space.name)
     selection = _selection(space, names, only) if only else None
     level = "DEBUG" if verbose else "CRITICAL"

@@ -27,10 +27,18 @@ _PATIENCE = 3600.0  # seconds that a run waits for the one before it
 _POLL_SECONDS = 1.0
 
 
+_READ: dict[Path, Project] = {}
+
+
 @lru_cache(maxsize=8)
 def declared(root: Path) -> Project:
     """The project's declarations, read once per process: a reload starts a new one."""
-    return load_project(root)
+    return _READ.pop(root, None) or load_project(root)
+
+
+def remember(project: Project) -> None:
+    """Spare this process reading a project again that it has just read."""
+    _READ[project.root] = project
 
 
 class SpaceResource(dg.ConfigurableResource):  # type: ignore[type-arg]

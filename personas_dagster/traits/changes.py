@@ -14,14 +14,13 @@ from personas_dagster.interfaces import Lake, Session
 
 # What a child's row says yields to its parent's of the same refresh.
 _CURRENT = """
-SELECT collection, root_id AS profile_id, key,
-       arg_max(value, (refresh_id, own)) AS value,
-       arg_max(updated_at, (refresh_id, own)) AS updated_at,
-       arg_max(source_id, (refresh_id, own)) AS source_id
+SELECT collection, root_id AS profile_id, key, arg_max(value, place) AS value,
+       arg_max(updated_at, place) AS updated_at, arg_max(source_id, place) AS source_id
 FROM (
-    SELECT t.*, {root} AS root_id, {root} = t.profile_id AS own FROM {log} t {joined} {only}
+    SELECT t.*, {root} AS root_id, 2 * refresh_id + ({root} = t.profile_id)::BIGINT AS place
+    FROM {log} t {joined} {only}
 )
-GROUP BY ALL HAVING arg_max(value, (refresh_id, own)) <> 'null'
+GROUP BY ALL HAVING arg_max(value, place) <> 'null'
 """
 _CHANGED = """
 INSERT INTO trait_changes

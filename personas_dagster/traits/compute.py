@@ -26,21 +26,38 @@ from personas_dagster.traits.world import prepare_values, prepare_world
 _BATCH = 10  # traits that are compared with what is stored at once, of all profiles
 _BEFORE = """
 CREATE OR REPLACE TEMP TABLE trait_before AS
-SELECT * FROM current_computed_traits WHERE {keys}
+SELECT collection, profile_id, key, value, NULL::VARCHAR AS source_id
+FROM current_computed_traits WHERE {keys}
 """
 # What is stored of the touched profiles: read once, then led to their roots of now and of then.
 _LOG = """
 CREATE OR REPLACE TEMP TABLE touched_log AS
-SELECT * FROM computed_traits SEMI JOIN touched_ids USING (profile_id) WHERE {keys}
+SELECT collection, profile_id, key, value, refresh_id, NULL::TIMESTAMPTZ AS updated_at,
+       NULL::VARCHAR AS source_id
+FROM computed_traits SEMI JOIN touched_ids USING (profile_id) WHERE {keys}
+"""
+# Those that were merged since: only their values were held by others then.
+_MOVED = """
+CREATE OR REPLACE TEMP TABLE moved AS
+SELECT DISTINCT t.root_id AS profile_id FROM touched_ids t JOIN roots_then r USING (profile_id)
+WHERE t.root_id <> r.root_id
+"""
+_MOVED_LOG = """
+CREATE OR REPLACE TEMP VIEW moved_log AS
+SELECT l.* FROM touched_log l SEMI JOIN (
+    SELECT t.profile_id FROM touched_ids t SEMI JOIN moved m ON m.profile_id = t.root_id
+) USING (profile_id)
+"""
+_HELD_THEN = """
+SELECT key, count(*) AS n FROM (
+    SELECT key FROM trait_before ANTI JOIN moved USING (profile_id)
+    UNION ALL
+    SELECT key FROM traits_then
+) GROUP BY key
 """
 _MEMBERS_THEN = """
 SELECT audience AS key, count(DISTINCT t.root_id) AS n
 FROM stored_members m JOIN roots_then t ON t.profile_id = m.stored_id GROUP BY audience
-"""
-_MEMBERS_BEFORE = "SELECT audience AS key, count(*) AS n FROM members_before GROUP BY audience"
-_MERGED = """
-SELECT count(*) AS n FROM touched_ids t JOIN roots_then r USING (profile_id)
-WHERE t.root_id <> r.root_id
 """
 _WRONG = """
 SELECT key, profile_id FROM trait_changes SEMI JOIN checked USING (profile_id) WHERE {traits}
@@ -127,6 +144,8 @@ class _Pass:
         if self.base and traits:
             self.session.view("computed_traits")
             self.session.run(_LOG.format(keys=_among("key", traits)))
+            self.session.run(_MOVED)
+            self.session.run(_MOVED_LOG)
         for keys in _batches(traits, len(traits) if self.base else _BATCH):
             self._traits(keys)
         audiences = [one.key for one in definitions if one.kind == "audience"]
@@ -148,18 +167,9 @@ class _Pass:
         )
         held = _counts(session, "SELECT key, count(*) AS n FROM trait_now GROUP BY key")
         if self.base:
-            relation = "trait_before"
-            if self._merged():
-                relation = "traits_then"
-                then = {"name": relation, "log": "touched_log", "roots": "roots_then"}
-                changes.current(session, "computed_traits", keys=keys, **then)
-            query = sql.select(
-                [sql.column("key"), sql.named(sql.count_all(), "n")],
-                sql.table(relation),
-                group=[sql.column("key")],
-            )
-            before = _counts(session, query)
-            self._since(self.found.held, self.base, keys, before, held)
+            then = {"name": "traits_then", "log": "moved_log", "roots": "roots_then"}
+            changes.current(session, "computed_traits", keys=keys, **then)
+            self._since(self.found.held, self.base, keys, _counts(session, _HELD_THEN), held)
         else:
             self.found.held |= held
         for row in session.fetch(_DISTRIBUTION).to_pylist():
@@ -170,14 +180,10 @@ class _Pass:
             self.session, keys, as_of=self.as_of, refresh_id=self.refresh_id, run_id=self.run_id
         )
         if self.base:
-            before = _counts(self.session, _MEMBERS_THEN if self._merged() else _MEMBERS_BEFORE)
+            before = _counts(self.session, _MEMBERS_THEN)
             self._since(self.found.sizes, self.base, keys, before, sizes)
         else:
             self.found.sizes |= {key: sizes.get(key, 0) for key in keys}
-
-    def _merged(self) -> bool:
-        """Whether touched profiles were merged since `base`."""
-        return bool(self.session.fetch(_MERGED).column(0)[0].as_py())
 
     @staticmethod
     def _since(

@@ -21,7 +21,6 @@ from personas_dagster.traits.changes import current
 
 # The last row of an audience and profile holds; merged profiles that are in are one member.
 _STORED_MEMBERS = """
-CREATE OR REPLACE TEMP VIEW stored_members AS
 SELECT a.audience, a.collection, coalesce(m.parent_id, a.profile_id) AS profile_id,
        a.profile_id AS stored_id, a.entered_at
 FROM (
@@ -120,7 +119,11 @@ def prepare_values(
     session.view("audience_memberships")
     session.run(_VALUES)
     only = f"SEMI JOIN {_quoted(of)} USING (profile_id)" if of else ""
-    session.run(_STORED_MEMBERS.format(only=only))
+    stored = _STORED_MEMBERS.format(only=only)
+    if of:  # few, and asked for more than once
+        session.run(f"CREATE OR REPLACE TEMP TABLE members_of AS {stored}")
+        stored = "FROM members_of"
+    session.run(f"CREATE OR REPLACE TEMP VIEW stored_members AS {stored}")
     session.run(_MEMBERS)
 
 

@@ -1,0 +1,112 @@
+"""Dagster's SQLite event log, kept from repeating itself.
+
+It makes a new engine for each event and each question, so that every statement is compiled anew
+and every schema looked at again; it writes the planned assets of a run one by one, and asks for
+the records of an operation's inputs one by one. With a few hundred definitions that is most of
+an hourly run. What is stored stays the same. Private parts of Dagster are used: `dagster<1.14`,
+and tests that count.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any
+
+import dagster as dg
+import sqlalchemy as sa
+from dagster._core.events import DagsterEventType
+from dagster._core.events.log import EventLogEntry
+from dagster._core.execution.plan import execute_step
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+
+_KEPT_ENGINES = 8  # databases: one for all runs, and one a run
+_BATCH = 500  # planned events
+_make_engine = sa.create_engine
+_engines: dict[str, sa.Engine] = {}
+
+
+def make_cheap() -> None:
+    """Let every SQLite event log of this process keep its engines; once is enough."""
+    log: Any = sqlite_event_log
+    if log.create_engine is _kept_engine:
+        return
+    log.create_engine = _kept_engine
+    storage: Any = SqliteEventLogStorage
+    storage.has_secondary_index = _remembered(storage.has_secondary_index, of=0)
+    storage.has_asset_key_col = _remembered(storage.has_asset_key_col, of=0)
+    on_connection = storage._has_asset_key_col_on_connection
+    storage._has_asset_key_col_on_connection = _remembered(on_connection, of=1)
+    storage.store_event_batch = _store_batch
+    os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(_BATCH))
+    steps: Any = execute_step
+    steps._get_input_provenance_data = _fetched_at_once(steps._get_input_provenance_data)
+
+
+def _kept_engine(url: str, **options: Any) -> sa.Engine:
+    """An engine without pool holds statements only; which are dropped oldest first."""
+    engine = _engines.pop(url, None)
+    if engine is None:
+        engine = _make_engine(url, **options)
+        # After a power cut the last events may be gone from the log; the lake does not read it.
+        sa.event.listen(engine, "connect", lambda c, _: c.execute("PRAGMA synchronous=NORMAL"))
+    _engines[url] = engine
+    while len(_engines) > _KEPT_ENGINES:
+        del _engines[next(iter(_engines))]
+    return engine
+
+
+def _remembered(ask: Callable[..., bool], *, of: int) -> Callable[..., bool]:
+    """A question about the schema that is not asked again once it was answered with yes."""
+
+    @wraps(ask)
+    def asked(storage: Any, *arguments: Any) -> bool:
+        known: set[tuple[str, str]] = storage.__dict__.setdefault("_personas_known", set())
+        question = (ask.__name__, arguments[of])
+        if question not in known and ask(storage, *arguments):
+            known.add(question)
+        return question in known
+
+    return asked
+
+
+def _fetched_at_once(provenance: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """What an asset was made from, with the records of all its inputs asked for at once."""
+
+    @wraps(provenance)
+    def fetched(asset_key: dg.AssetKey, step: Any) -> Any:
+        cache = step._data_version_cache
+        inputs = step.job_def.asset_layer.get(asset_key).parent_keys
+        missing = [key for key in inputs if key not in cache.input_asset_version_info]
+        if missing:
+            cache._fetch_input_asset_version_info(missing)
+        return provenance(asset_key, step)
+
+    return fetched
+
+
+def _store_batch(storage: Any, events: Sequence[EventLogEntry]) -> None:
+    """Store the planned assets of a run in one transaction a database, other events as ever."""
+    planned = []
+    for event in events:
+        if _kind(event) == DagsterEventType.ASSET_MATERIALIZATION_PLANNED:
+            planned.append(event)
+        else:
+            storage.store_event(event)
+    if not planned:
+        return
+    statements = [storage.prepare_insert_event(event) for event in planned]
+    with storage.run_connection(planned[0].run_id) as connection:
+        for statement in statements:
+            connection.execute(statement)
+    with storage.index_transaction() as connection:
+        for event, statement in zip(planned, statements, strict=True):
+            number = connection.execute(statement).inserted_primary_key[0]
+            storage._store_asset_event_tags(connection, [event], [number])
+            storage._store_asset_event(connection, event, number)
+
+
+def _kind(event: EventLogEntry) -> DagsterEventType | None:
+    return event.dagster_event_type if event.is_dagster_event else None

@@ -1,0 +1,91 @@
+"""Dagster's SQLite event log: what is stored stays the same, with less repeating."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.data_version import get_input_event_pointer_tag
+
+from personas_dagster.resources import storage
+
+PARTS = [dg.AssetKey(f"part_{number}") for number in range(12)]
+WHOLE = dg.AssetKey("whole")
+
+
+@dg.multi_asset(
+    specs=[*(dg.AssetSpec(key, skippable=True) for key in PARTS), dg.AssetSpec(WHOLE, deps=PARTS)]
+)
+def made() -> Iterator[dg.MaterializeResult[Any]]:
+    for key in PARTS[:-1]:
+        yield dg.MaterializeResult(asset_key=key)
+    yield dg.MaterializeResult(asset_key=WHOLE)
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    storage.make_cheap()
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as made_here:
+        yield made_here
+
+
+def run(instance: dg.DagsterInstance) -> str:
+    job = dg.Definitions(assets=[made], jobs=[dg.define_asset_job("all")]).resolve_job_def("all")
+    return job.execute_in_process(instance=instance).run_id
+
+
+def newest(instance: dg.DagsterInstance, key: dg.AssetKey) -> dg.EventLogRecord:
+    return instance.fetch_materializations(key, limit=1).records[0]
+
+
+def test_engines_are_kept(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    urls: list[str] = []
+    make = storage._make_engine
+
+    def counted(url: str, **options: Any) -> Any:
+        urls.append(url)
+        return make(url, **options)
+
+    monkeypatch.setattr(storage, "_make_engine", counted)
+    run(instance)
+    assert len(urls) == len(set(urls)) <= 2  # the run's log, and the one of all runs
+
+
+def test_planned_assets_are_stored_once(instance: dg.DagsterInstance) -> None:
+    run_id = run(instance)
+    planned = dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    told = [one.get_dagster_event().asset_key for one in instance.all_logs(run_id, planned)]
+    assert sorted(told, key=str) == sorted([*PARTS, WHOLE], key=str)
+    assert set(instance.get_asset_keys()) == {*PARTS, WHOLE}
+
+
+def test_what_was_made_from_what_is_asked_at_once(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(instance)
+    asked: list[int] = []
+    get = dg.DagsterInstance.get_asset_records
+
+    def counted(self: dg.DagsterInstance, keys: Sequence[dg.AssetKey] = ()) -> Any:
+        asked.append(len(keys))
+        return get(self, keys)
+
+    monkeypatch.setattr(dg.DagsterInstance, "get_asset_records", counted)
+    run(instance)
+    assert max(asked) == len(PARTS)
+    assert len(asked) <= 3
+    event = newest(instance, WHOLE).asset_materialization
+    assert event is not None
+    assert event.tags is not None
+    for key in PARTS[:-1]:
+        assert event.tags[get_input_event_pointer_tag(key)] == str(newest(instance, key).storage_id)
+    assert event.tags[get_input_event_pointer_tag(PARTS[-1])] == "NULL"
+
+
+def test_schema_that_lacks_something_is_asked_again(instance: dg.DagsterInstance) -> None:
+    log: Any = instance.event_log_storage
+    assert not log.has_secondary_index("something new")
+    log.enable_secondary_index("something new")
+    assert log.has_secondary_index("something new")
