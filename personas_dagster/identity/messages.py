@@ -84,7 +84,7 @@ class Messages:
         self._columns = ", ".join(f"{sql} AS {key}" for key, sql in combinations(rules).items())
         prepare_extraction(session)
         query = _READ.format(key=", ".join(KEY), columns=self._columns)
-        self.keys = session.fetch(query, self._span).combine_chunks()
+        self.keys = _in_one_piece(session.fetch(query, self._span))
         self.combinations = self.keys.num_rows
         self.counts: Ints = self.keys.column("messages").to_numpy()
         self.total = int(self.counts.sum())
@@ -137,6 +137,16 @@ class Messages:
         likely = _LIKELY if pc.all(named).as_py() else "true"
         query = query.format(columns=self._columns, same=same, likely=likely)
         return session.fetch(query, self._span)
+
+
+def _in_one_piece(table: pa.Table) -> pa.Table:
+    """The table with one chunk per column; its own columns go one by one, to save memory."""
+    names, columns = table.column_names, []
+    while table.num_columns:
+        column, table = table.column(0), table.remove_column(0)
+        columns.append(_only(column))
+        del column
+    return pa.table(columns, names=names)
 
 
 def _only(column: pa.ChunkedArray) -> Any:

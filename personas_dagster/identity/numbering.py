@@ -138,6 +138,8 @@ _PLACES = {name: place for place, (name, _, _) in enumerate(PLAIN)}
 
 
 def _text(column: pa.ChunkedArray) -> pa.Array:
+    if column.num_chunks == 1:
+        return column.chunk(0)
     return pa.concat_arrays([pa.array([], pa.string()), *column.chunks])
 
 
