@@ -18,6 +18,7 @@ import pyarrow as pa
 from personas_dagster.events.resolved import reassign
 from personas_dagster.identity.decisions import Decision
 from personas_dagster.identity.facts import Identifier
+from personas_dagster.identity.keys import halves_sql
 from personas_dagster.identity.replaying import Load, replay
 from personas_dagster.identity.views import prepare
 from personas_dagster.interfaces import Engine, Lake, Session
@@ -87,15 +88,21 @@ _RAW = """
 SELECT r.* FROM raw_events r SEMI JOIN named_here USING (message_id, received_at)
 WHERE r.load_id <= $1
 """
-_LINKS = """
-SELECT profile_id AS user_profile_id, account_id AS account_profile_id,
-       min(received_at) AS first_at, arg_min(message_id, (received_at, message_id))
-           AS first_message_id,
-       max(received_at) AS last_at, arg_max(message_id, (received_at, message_id))
-           AS last_message_id, load_id
-FROM (SELECT e.* REPLACE (n.{own} AS {own})
-      FROM events e JOIN moved n USING (message_id, received_at))
-WHERE profile_id IS NOT NULL AND account_id IS NOT NULL GROUP BY ALL
+_HALVES = ", ".join(
+    f"{half} AS {name}_{which}"
+    for name in ("user", "account")
+    for half, which in zip(halves_sql(f"{name}_profile_id"), ("high", "low"), strict=True)
+)
+_LINKS = f"""
+SELECT *, {_HALVES} FROM (
+    SELECT profile_id AS user_profile_id, account_id AS account_profile_id,
+           min(received_at) AS first_at, arg_min(message_id, (received_at, message_id))
+               AS first_message_id,
+           max(received_at) AS last_at, arg_max(message_id, (received_at, message_id))
+               AS last_message_id, load_id
+    FROM (SELECT e.* REPLACE (n.{{own}} AS {{own}})
+          FROM events e JOIN moved n USING (message_id, received_at))
+    WHERE profile_id IS NOT NULL AND account_id IS NOT NULL GROUP BY ALL)
 """
 # Which rows of each table the component's messages made.
 _MADE = {

@@ -62,6 +62,23 @@ def test_a_value_that_is_on_no_profile_connects(both: Both) -> None:
     both.same()
 
 
+def test_the_next_load_goes_on_from_what_is_left(both: Both) -> None:
+    """Also by the columns that stand for texts, and the digests that it carries on."""
+    group = {"context": {"groupId": "g"}}
+    both.take(message(1, userId="u1", anonymousId="a", **group), message(2, userId="u2", **group),
+              message(3, anonymousId="b", **group))  # fmt: skip
+    both.decide("detach", "anonymous_id", "a")
+    for table, prefixes in (("profiles", ["profile"]), ("identifiers", ["key", "profile"]),
+                            ("account_links", ["user", "account"])):  # fmt: skip
+        empty = " OR ".join(f"{one}_high IS NULL OR {one}_low IS NULL" for one in prefixes)
+        assert both.graph.rows(f"SELECT * FROM {table} WHERE {empty}", table) == []
+    last = [message(4, userId="u2", anonymousId="a", **group),
+            message(5, userId="u2", anonymousId="b", **group)]  # fmt: skip
+    both.oracle.take(last)
+    assert both.graph.take(*last).digests == digests(both.graph)
+    both.same()
+
+
 def test_decisions_that_wait_are_carried_out_together(both: Both) -> None:
     both.take(message(1, userId="u1", anonymousId="a"), message(2, userId="u2", anonymousId="b"),
               message(3, userId="u3", anonymousId="c"))  # fmt: skip

@@ -65,3 +65,11 @@ def test_hubs_are_named_by_how_many_they_would_join(new_graph: NewGraph) -> None
     proposal = graph.propose()
     assert proposal is not None
     assert proposal.hubs == [{"type": "anonymous_id", "value": "kiosk", "degree": 5}]
+
+
+def test_a_load_reads_only_the_profiles_that_it_touches(graph: Graph) -> None:
+    """Those that its identifiers are on, and those that merge with them."""
+    graph.take(*(message(n, userId=f"u{n}", anonymousId=f"a{n}") for n in range(1, 51)))
+    graph.land([message(60, userId="u7", anonymousId="new"), message(61, anonymousId="a8")])
+    proposal = graph.propose()
+    assert proposal is not None and proposal.touched_profiles == 2
