@@ -64,7 +64,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Log:
 def test_last_rows_stay_as_they_are(log: Log) -> None:
     """Removals too, and each with the refresh that wrote it."""
     assert log.tidy(held=2, finished=3) == 3
-    assert log.rows == [("a", "x", "3", 3), ("b", "x", "null", 2), ("a", "y", '"é"', 1)]
+    assert sorted(log.rows) == [("a", "x", "3", 3), ("a", "y", '"é"', 1), ("b", "x", "null", 2)]
 
 
 @pytest.mark.parametrize(("held", "left"), [(None, 6), (3, 3), (4, 4)])
