@@ -1,4 +1,7 @@
-"""`kill -9` at random points: the next refresh ends where an undisturbed one would have."""
+"""`kill -9` at random points: the next refresh ends where an undisturbed one would have.
+
+What is killed is a process; what only comes before or after is not.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import pytest
 from personas_dagster.digests import digests
 from personas_dagster.samples import shop
 from personas_dagster.state.schema import refreshes
+from tests.cli.running import Personas
 from tests.place import COMMAND, Place
 
 # The first kill falls among the candidates, the next ones further and further on: into the graph,
@@ -30,11 +34,6 @@ DAYS = ("2026-01-20", "2026-03-02")
 def commits(place: Place) -> int:
     """How often the lake was written to."""
     return sum(1 for _ in (place.root / ".personas" / "lake").glob("*/_delta_log/*.json"))
-
-
-def ingest(place: Place, files: list[Path]) -> None:
-    taken = place.personas("ingest", *map(str, files))
-    assert taken.returncode == 0, taken.stderr
 
 
 def kill_after(place: Place, day: str, more: int, pause: float) -> bool:
@@ -60,23 +59,30 @@ def kill_after(place: Place, day: str, more: int, pause: float) -> bool:
 
 
 @pytest.mark.slow
-def test_killed_at_random_points(new_place: Callable[[], Place], tmp_path: Path) -> None:
+def test_killed_at_random_points(
+    new_place: Callable[[], Place],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     files = shop.write(tmp_path, people=150)
     size = -(-len(files) // len(DAYS))
     chance, kills = random.Random(11), 0
     calm, disturbed = new_place(), new_place()
     for place in (calm, disturbed):
         place.define(DEFINITIONS)
+    undisturbed, later = (Personas(p.root, monkeypatch, capfd) for p in (calm, disturbed))
     for number, day in enumerate(DAYS):
-        for place in (calm, disturbed):
-            ingest(place, files[number * size : (number + 1) * size])
-        assert calm.personas("refresh", "--as-of", day).returncode == 0
+        for personas in (undisturbed, later):
+            taken = personas("ingest", *files[number * size : (number + 1) * size])
+            assert taken.code == 0, taken.err
+        assert undisturbed("refresh", "--as-of", day).code == 0
         for least, most in KILLS:
             more, pause = chance.randint(least, most), chance.uniform(0, 0.05)
             kills += kill_after(disturbed, day, more, pause)
-        ended = disturbed.personas("refresh", "--as-of", day)
-        assert ended.returncode == 0, ended.stderr
-        assert json.loads(ended.stdout)["as_of"].startswith(day)
+        ended = later("refresh", "--as-of", day)
+        assert ended.code == 0, ended.err
+        assert json.loads(ended.out)["as_of"].startswith(day)
         assert digests(disturbed.space) == digests(calm.space), day
     assert kills >= 8
     status = [row["status"] for row in disturbed.space.state.rows(refreshes.select())]
