@@ -7,8 +7,9 @@ unique) first group by value; paths with `$` first make a row of each element.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 
 from sqlglot import exp
@@ -35,6 +36,15 @@ class Wanted:
     taken: str | None  # None: all rows
 
 
+@dataclass(frozen=True)
+class Derived:
+    """What is not aggregated but follows from other aggregates: more of these (`helpers`), and
+    the columns as they are in the end (`finals`)."""
+
+    helpers: dict[str, exp.Expr] = field(default_factory=dict)
+    finals: dict[str, exp.Expr] = field(default_factory=dict)
+
+
 Relation = Callable[[Sequence[exp.Expr]], exp.Expr]
 
 
@@ -47,6 +57,15 @@ def value_of(one: Partial, item: exp.Expr) -> Value:
     if one.reducer in ("min", "max"):
         return Text(item)
     return Json(item)
+
+
+def type_of(one: Partial) -> str:
+    """The SQL type of a partial's column."""
+    if one.reducer in _COUNTS:
+        return "BIGINT"
+    if one.reducer in _NUMBERS or (one.reducer in ("min", "max") and one.as_type is None):
+        return "DOUBLE"
+    return "VARCHAR"
 
 
 def family(one: Partial) -> object:
@@ -77,17 +96,24 @@ def _has_each(one: Partial) -> bool:
 
 
 def _grouped(
-    some: Sequence[Wanted], values: list[exp.Expr], source: exp.Expr, key: str
+    some: Sequence[Wanted],
+    values: Sequence[exp.Expr],
+    source: exp.Expr,
+    key: str,
+    derived: Derived | None = None,
 ) -> exp.Select:
+    derived = derived or Derived()
     named = [sql.named(value, one.name) for one, value in zip(some, values, strict=True)]
     counts = [
         sql.named(_count_of(value), f"n_{one.name}")
         for one, value in zip(some, values, strict=True)
         if one.partial.reducer == "avg"
     ]
-    query = sql.select([column(key, "s"), *named, *counts], source, group=[column(key, "s")])
-    if any(one.partial.reducer in _NUMBERS for one in some):
-        query = _finished(some, query, key)
+    helpers = [sql.named(value, name) for name, value in derived.helpers.items()]
+    columns = [column(key, "s"), *named, *counts, *helpers]
+    query = sql.select(columns, source, group=[column(key, "s")])
+    if derived.finals or any(one.partial.reducer in _NUMBERS for one in some):
+        query = _finished(some, query, key, derived.finals)
     return query
 
 
@@ -102,12 +128,16 @@ def _count_of(total: exp.Expr) -> exp.Expr:
     return count
 
 
-def _finished(some: Sequence[Wanted], totals: exp.Select, key: str) -> exp.Select:
+def _finished(
+    some: Sequence[Wanted], totals: exp.Select, key: str, finals: Mapping[str, exp.Expr]
+) -> exp.Select:
     """Round sums to 15 digits, then divide the averages, so that no result depends on order."""
     averages = [one for one in some if one.partial.reducer == "avg"]
     sums = [
         sql.named(rounded(column(one.name)), one.name)
         if one.partial.reducer in _NUMBERS
+        else sql.named(finals[one.name], one.name)
+        if one.name in finals
         else column(one.name)
         for one in some
     ]
@@ -132,12 +162,67 @@ def _finished(some: Sequence[Wanted], totals: exp.Select, key: str) -> exp.Selec
 def _plain(
     some: Sequence[Wanted], columns: EventColumns, key: str, relation: Relation
 ) -> exp.Select:
-    aggregates = []
+    derived = Derived()
+    aggregates = {}
     for one in some:
         field = one.partial.field
         value = columns.value(field, "s") if field else None
-        aggregates.append(_aggregate(one, value, partial(columns.moment, "s"), _taken(one)))
-    return _grouped(some, aggregates, relation([]), key)
+        aggregates[one.name] = _aggregate(one, value, partial(columns.moment, "s"), _taken(one))
+    for nested in _nested(some):
+        field = nested[0].partial.field
+        assert field is not None
+        there, stamp = columns.value(field, "s").exists(), columns.own("timestamp", "s")
+        _of_nested(nested, aggregates, derived, there, stamp)
+    return _grouped(some, list(aggregates.values()), relation([]), key, derived)
+
+
+def _nested(some: Sequence[Wanted]) -> list[list[Wanted]]:
+    """first and last of streams that differ only in how far back they reach, the nearest first."""
+    found: dict[Partial, list[Wanted]] = {}
+    for one in some:
+        if one.partial.reducer in ("first", "last"):
+            alike = replace(one.partial, rows=replace(one.partial.rows, after=None))
+            found.setdefault(alike, []).append(one)
+    return [
+        sorted(each, key=lambda one: _start(one.partial), reverse=True)
+        for each in found.values()
+        if len(each) > 1
+    ]
+
+
+def _start(one: Partial) -> datetime:
+    return one.rows.after or datetime.min.replace(tzinfo=UTC)
+
+
+def _of_nested(
+    nested: Sequence[Wanted],
+    aggregates: dict[str, exp.Expr],
+    derived: Derived,
+    there: exp.Expr,
+    stamp: exp.Expr,
+) -> None:
+    """The last of all is the last of each window that reaches as far as it; the first of a window
+    is that of the part which no nearer window covers, else that of the nearer one."""
+    *nearer, widest = nested
+    if widest.partial.reducer == "last":
+        latest = f"l_{widest.name}"
+        derived.helpers[latest] = sql.where_only(
+            call("max", stamp), sql.all_of([_taken(widest), there])
+        )
+        for one in nearer:
+            begins = sql.instant(_start(one.partial))
+            aggregates[one.name] = sql.cast(sql.NULL(), "VARCHAR")
+            inside = sql.compare(">", column(latest), begins)
+            derived.finals[one.name] = sql.case((inside, column(widest.name)))
+        return
+    for number, one in enumerate(nested[1:], 1):
+        until = sql.compare("<=", stamp.copy(), sql.instant(_start(nested[number - 1].partial)))
+        aggregate = aggregates[one.name]
+        assert isinstance(aggregate, exp.Filter)
+        condition = aggregate.expression.this
+        aggregate.set("expression", exp.Where(this=sql.all_of([condition, until])))
+        reached = [column(each.name) for each in reversed(nested[: number + 1])]
+        derived.finals[one.name] = sql.either(reached[0], *reached[1:])
 
 
 def _elements(
@@ -148,8 +233,8 @@ def _elements(
     assert field is not None
     value = Json(column("item", "s"))
 
-    def order() -> list[exp.Expr]:
-        return [*columns.moment("s"), column("position", "s")]
+    def order() -> exp.Expr:
+        return call("row", columns.moment("s"), column("position", "s"))
 
     aggregates = [_aggregate(one, value, order, _taken(one)) for one in some]
     return _grouped(some, aggregates, relation(_unnested(columns, field)), key)
@@ -168,16 +253,15 @@ def _taken(one: Wanted) -> exp.Expr:
 
 
 def _aggregate(
-    one: Wanted, value: Value | None, order: Callable[[], list[exp.Expr]], taken: exp.Expr
+    one: Wanted, value: Value | None, order: Callable[[], exp.Expr], taken: exp.Expr
 ) -> exp.Expr:
     reducer, as_type = one.partial.reducer, one.partial.as_type
     if reducer == "count" or value is None:
         return sql.where_only(sql.count_all(), taken)
     if reducer in ("first", "last"):
-        moment = call("row", *order())
         function = "arg_min" if reducer == "first" else "arg_max"
         there = sql.all_of([taken, value.exists()])
-        return sql.where_only(call(function, value.json(), moment), there)
+        return sql.where_only(call(function, value.json(), order()), there)
     if reducer in ("min", "max"):
         item = value.text() if as_type == "string" else value.number()
         assert item is not None

@@ -116,24 +116,30 @@ def stored_of_accounts(columns: dict[str, str]) -> exp.Select:
 
 
 def known(
-    columns: dict[str, str], level: str, values: dict[str, tuple[Definition, Computed]]
+    columns: dict[str, str], scope: Scope, values: dict[str, tuple[Definition, str, Computed]]
 ) -> exp.Select:
-    """What an earlier level computed, as JSON. `values`: key to definition and its column."""
-    audiences = [key for key, (one, _) in values.items() if one.kind == "audience"]
-    named = []
+    """What an earlier level computed, as JSON. `values`: key to definition, table and value."""
+    audiences = [key for key, (one, _, _) in values.items() if one.kind == "audience"]
+    named, used = [], dict[str, None]()
     for path, name in columns.items():
-        definition, value = values[segments(path)[0]]
+        definition, table, value = values[segments(path)[0]]
+        used[table] = None
         item = value.json()
         if definition.kind == "audience":
             item = _membership(
                 value.item.copy(), column(f"f{audiences.index(definition.key)}", "f")
             )
         named.append(sql.named(walked(item, path), name))
-    former = [sql.join(sql.subquery(_former(audiences), "f"), _same_profile(level), left=True)]
+    former = sql.join(
+        sql.subquery(_former(audiences), "f"),
+        sql.compare("=", column("profile_id", "f"), column("profile_id", "p")),
+        left=True,
+    )
     return sql.select(
-        [column("profile_id", level), *named],
-        sql.table(level),
-        joins=former if audiences else [],
+        [column("profile_id", "p"), *named],
+        sql.table("profiles", "p"),
+        joins=[*joins(used, column("profile_id", "p")), *([former] if audiences else [])],
+        where=_is("collection", scope, "p"),
     )
 
 
@@ -198,10 +204,6 @@ def _former(audiences: list[str]) -> exp.Select:
         where=_one_of("audience", audiences),
         group=[column("profile_id")],
     )
-
-
-def _same_profile(level: str) -> exp.Expr:
-    return sql.compare("=", column("profile_id", "f"), column("profile_id", level))
 
 
 def _links(account: exp.Expr) -> exp.Join:

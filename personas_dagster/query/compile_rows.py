@@ -50,7 +50,7 @@ class EventRows:
         extra: Sequence[exp.Expr] = (),
     ) -> exp.Select:
         columns = self.event(event)
-        columns.after.extend(rows.after for rows in streams)
+        columns.reach(rows.after for rows in streams)
         read[columns.table] = None
         key, links = column("profile_id", "r"), []
         stars = [sql.everything("r")]

@@ -6,7 +6,7 @@ are only filters share one scan with a FILTER each; session windows and funnels 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -14,7 +14,8 @@ from sqlglot import exp
 
 from personas_dagster.query import sql
 from personas_dagster.query.compile_conditions import condition
-from personas_dagster.query.compile_reducers import Wanted, family, reduce, value_of
+from personas_dagster.query.compile_events import NOTHING, Reading
+from personas_dagster.query.compile_reducers import Wanted, family, reduce, type_of, value_of
 from personas_dagster.query.compile_references import joins
 from personas_dagster.query.compile_rows import EventRows
 from personas_dagster.query.compile_sessions import latest_session, session_of_parent
@@ -27,11 +28,11 @@ from personas_dagster.query.values import Value
 
 @dataclass(frozen=True)
 class Statement:
-    """A table to be made; `events` are the tables of rows that it reads."""
+    """A table to be made; `events` are the tables of rows that it reads, and what of them."""
 
     name: str
     query: exp.Select
-    events: frozenset[str] = frozenset()
+    events: Mapping[str, Reading] = field(default_factory=dict)
 
 
 @dataclass
@@ -41,6 +42,7 @@ class Streams:
     rows: EventRows
     statements: list[Statement] = field(default_factory=list)
     placed: dict[Partial, tuple[str, str]] = field(default_factory=dict)
+    confined: set[str] = field(default_factory=set)
 
     def compile(self, partials: Sequence[Partial]) -> None:
         """Add the statements that compute `partials`, all of one level."""
@@ -49,13 +51,40 @@ class Streams:
             if one not in self.placed:
                 groups.setdefault(_group(one), []).append(one)
         for group in groups.values():
+            start = len(self.statements)
             self._compile_group(group)
+            self._note_readings(start)
 
     def value(self, one: Partial, used: dict[str, None]) -> Value:
         """A profile's value of a partial, from the relation it was put into."""
         table, name = self.placed[one]
         used[table] = None
         return value_of(one, column(name, table))
+
+    def confine(self, table: str, scope: Scope) -> None:
+        """Keep a table to profiles that are in `profiles`: values are read from it directly."""
+        if table in self.confined:
+            return
+        self.confined.add(table)
+        index = next(i for i, one in enumerate(self.statements) if one.name == table)
+        one = self.statements[index]
+        query = sql.select(
+            [sql.everything("q")],
+            sql.subquery(one.query, "q"),
+            joins=[
+                sql.join(
+                    sql.table("profiles", "p"),
+                    sql.compare("=", column("profile_id", "p"), column("profile_id", "q")),
+                )
+            ],
+            where=sql.compare("=", column("collection", "p"), sql.text(scope)),
+        )
+        self.statements[index] = replace(one, query=query)
+
+    @property
+    def types(self) -> dict[tuple[str, str], str]:
+        """The SQL types of the columns that partials were put into."""
+        return {place: type_of(one) for one, place in self.placed.items()}
 
     def _compile_group(self, group: list[Partial]) -> None:
         scope = group[0].scope
@@ -68,6 +97,13 @@ class Streams:
             rows, flags = self._flagged(streams, scope, read)
         wanted = [Wanted(one, f"a{index}", flags.get(one.rows)) for index, one in enumerate(group)]
         self.placed |= self._reduce(wanted, "profile_id", rows, read, f"query_{scope}")
+
+    def _note_readings(self, start: int) -> None:
+        """The statements from `start` on read what was asked for since the last ones."""
+        readings = {one.table: one.reading() for one in self.rows.events.values()}
+        for index, one in enumerate(self.statements[start:], start):
+            read = {table: readings[table] for table in one.events}
+            self.statements[index] = replace(one, events=read)
 
     def _reduce(
         self,
@@ -91,7 +127,7 @@ class Streams:
 
     def _add(self, prefix: str, query: exp.Select, read: dict[str, None]) -> str:
         name = f"{prefix}_{len(self.statements) + 1}"
-        self.statements.append(Statement(name, query, frozenset(read)))
+        self.statements.append(Statement(name, query, dict.fromkeys(read, NOTHING)))
         return name
 
     def _rows_of(self, rows: Rows, scope: Scope, read: dict[str, None]) -> exp.Select:

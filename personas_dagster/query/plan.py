@@ -7,7 +7,7 @@ part is written in SQL (`compile_*`), what values mean (`values`).
 >>> one = Definition("orders", "trait", "users", "event('Order').count()")
 >>> made = plan([one], as_of=datetime(2024, 1, 1, tzinfo=timezone.utc))
 >>> [name for name, _ in made.statements]
-['query_users_1', 'query_level_0_users', 'results']
+['query_users_1', 'results']
 """
 
 from __future__ import annotations

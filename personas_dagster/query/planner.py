@@ -16,7 +16,8 @@ from personas_dagster.query import compile_references as refs
 from personas_dagster.query import sql
 from personas_dagster.query.checker import check
 from personas_dagster.query.compile_conditions import Items, Source, condition
-from personas_dagster.query.compile_events import MESSAGES, Layer, select_rows
+from personas_dagster.query.compile_events import MESSAGES, Layer, is_held, select_rows
+from personas_dagster.query.compile_levels import narrowed
 from personas_dagster.query.compile_references import References
 from personas_dagster.query.compile_rows import EventRows
 from personas_dagster.query.compile_streams import Statement, Streams
@@ -49,6 +50,7 @@ class Planner:
     streams: Streams = field(init=False)
     queries: dict[tuple[Scope, str], Query] = field(init=False)
     places: dict[tuple[Scope, str], tuple[str, Computed]] = field(default_factory=dict)
+    types: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.as_of.tzinfo is None:
@@ -105,24 +107,45 @@ class Planner:
     # Values.
 
     def _values(self, depth: int, scope: Scope, some: list[Definition]) -> None:
-        """The table of one level: a column per definition, a row per profile."""
+        """Where the values of one level are: most traits where their streams were reduced, all
+        else in a table with a column per definition and a row per profile."""
         used: dict[str, None] = {}
-        columns = []
+        columns: list[exp.Expr] = []
         name = f"query_level_{depth}_{scope}"
-        for index, definition in enumerate(some):
-            value = self._value(definition, used)
-            columns.append(sql.named(value.item, f"v{index}"))
-            place = (name, replace(value, item=column(f"v{index}", name)))
+        for definition in some:
+            read: dict[str, None] = {}
+            value = self._value(definition, read)
+            place = self._in_place(definition, value, list(read))
+            if place is None:
+                used |= read
+                item = f"v{len(columns)}"
+                columns.append(sql.named(value.item, item))
+                place = (name, replace(value, item=column(item, name)))
+                self.types[name, item] = _type(value, self.queries[scope, definition.key].body)
             self.places[scope, definition.key] = place
             if definition.kind == "trait":
                 self.references.computed[scope, definition.key] = place
-        query = sql.select(
-            [column("profile_id", "p"), *columns],
-            sql.table("profiles", "p"),
-            joins=refs.joins(used, column("profile_id", "p")),
-            where=sql.compare("=", column("collection", "p"), sql.text(scope)),
-        )
-        self._state(name, query)
+        if columns:
+            query = sql.select(
+                [column("profile_id", "p"), *columns],
+                sql.table("profiles", "p"),
+                joins=refs.joins(used, column("profile_id", "p")),
+                where=sql.compare("=", column("collection", "p"), sql.text(scope)),
+            )
+            conditions = {
+                v for (t, v), kind in self.types.items() if (t, kind) == (name, "BOOLEAN")
+            }
+            self._state(name, narrowed(query, self.streams.types | self.types, conditions))
+
+    def _in_place(
+        self, definition: Definition, value: Computed, read: list[str]
+    ) -> tuple[str, Computed] | None:
+        """The table that the value of a reduction is read from as it is, when it is one."""
+        body = self.queries[definition.collection, definition.key].body
+        if definition.kind != "trait" or not isinstance(body, Reduction) or len(read) != 1:
+            return None
+        self.streams.confine(read[0], definition.collection)
+        return read[0], value
 
     def _state(self, name: str, query: exp.Select) -> None:
         self.streams.statements.append(Statement(name, query))
@@ -201,37 +224,42 @@ class Planner:
         for statement in self.streams.statements:
             for table in statement.events:
                 readers[table] = readers.get(table, 0) + 1
-        rows = {one.table: select_rows(one, self.layers) for one in self.rows.events.values()}
-        for table, query in rows.items():
-            if readers.get(table, 0) > 1:
-                yield table, query
+        events = {one.table: one for one in self.rows.events.values()}
+        kept = {
+            table
+            for table, one in events.items()
+            if readers.get(table, 0) > 1 and not is_held(one, self.layers)
+        }
+        yield from ((table, select_rows(events[table], self.layers)) for table in sorted(kept))
         for index, statement in enumerate(self.streams.statements, 1):
             query = statement.query
-            inline = sorted(table for table in statement.events if readers[table] == 1)
+            inline = {
+                table: select_rows(events[table], self.layers, reading)
+                for table, reading in sorted(statement.events.items())
+                if table not in kept
+            }
             if inline:
-                query.set("with_", _with({table: rows[table] for table in inline}))
+                query.set("with_", _with(inline))
             yield statement.name, query
-            if index in marks:
-                depth = marks.index(index)
+            for depth in (depth for depth, mark in enumerate(marks) if mark == index):
                 yield from ((name, late[name]) for name in late if f"_known_{depth}_" in name)
         yield RESULTS, self._results()
 
     def _known(self, levels: list[list[Definition]]) -> Iterator[tuple[str, exp.Select]]:
         """For each level, what later levels read of it."""
+        origins = self.references.origins
         for depth in range(len(levels)):
             for scope in _SCOPES:
                 values = {
-                    one.key: (one, self.places[scope, one.key][1])
+                    one.key: (one, *self.places[scope, one.key])
                     for one in levels[depth]
                     if one.collection == scope
                 }
-                table = f"query_level_{depth}_{scope}"
                 own, through = f"query_known_{depth}_{scope}", f"query_known_{depth}_of_accounts"
-                origins = self.references.origins
                 if own in origins:
-                    yield own, refs.known(origins[own], table, values)
+                    yield own, refs.known(origins[own], scope, values)
                 if scope == "accounts" and through in origins:
-                    states = refs.known(origins[through], table, values)
+                    states = refs.known(origins[through], scope, values)
                     yield through, refs.known_of_accounts(origins[through], states)
 
     def _results(self) -> exp.Select:
@@ -280,6 +308,15 @@ def _eligible(definition: Definition) -> list[exp.Expr]:
 def _is_count(body: Condition | Scalar) -> bool:
     """A trait that is 0 for those who did it once, and absent for those who never did."""
     return isinstance(body, Reduction) and body.name in ("count", "unique_count")
+
+
+def _type(value: Computed, body: Condition | Scalar) -> str:
+    """The SQL type of a column that holds a value."""
+    if isinstance(body, Condition):
+        return "BOOLEAN"
+    if isinstance(value, Number):
+        return "BIGINT" if value.whole else "DOUBLE"
+    return "VARCHAR"
 
 
 def _finite(value: Computed) -> Computed:

@@ -94,8 +94,8 @@ def is_not_null(item: exp.Expr) -> exp.Expr:
     return exp.Not(this=is_null(item))
 
 
-def either(item: exp.Expr, otherwise: exp.Expr) -> exp.Expr:
-    return exp.Coalesce(this=item, expressions=[otherwise])
+def either(item: exp.Expr, *otherwise: exp.Expr) -> exp.Expr:
+    return exp.Coalesce(this=item, expressions=list(otherwise))
 
 
 def surely(item: exp.Expr) -> exp.Expr:
@@ -155,6 +155,12 @@ def each(items: exp.Expr, name: str, body: exp.Expr) -> exp.Expr:
     """The list of `body` for each element, called `name` in it."""
     function = exp.Lambda(this=body, expressions=[exp.to_identifier(name)])
     return call("list_transform", items, function)
+
+
+def sort_key(items: Iterable[exp.Expr]) -> exp.Expr:
+    """One value that orders as these do, one after the other; cheaper to compare than a row."""
+    order = [each for item in items for each in (item, text("ASC NULLS LAST"))]
+    return call("create_sort_key", *order)
 
 
 def where_only(aggregate: exp.Expr, condition: exp.Expr) -> exp.Expr:

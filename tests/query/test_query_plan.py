@@ -99,7 +99,7 @@ def test_nothing_is_left_behind_but_values() -> None:
         for _ in range(2):
             results(one, people("a"), [definition], NOW)
         left = one.fetch("SELECT table_name FROM duckdb_tables()").to_pylist()
-        assert [row["table_name"] for row in left] == ["query_level_0_users"]
+        assert [row["table_name"] for row in left] == ["query_users_1"]
         columns = one.fetch("DESCRIBE results").to_pylist()
     assert [(column["column_name"], column["column_type"]) for column in columns] == [
         (name, "VARCHAR") for name in ("key", "kind", "collection", "profile_id", "value")
