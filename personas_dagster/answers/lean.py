@@ -20,6 +20,7 @@ from personas_dagster.traits.custom import custom_values, show_custom_values
 from personas_dagster.traits.world import prepare_messages, prepare_traits, prepare_values
 
 _KNOWN = "'user_id', 'email', 'android.idfa', 'ios.idfa'"
+_FEW = 6  # statements of a plan
 _HOLDS = """
 g.profile_id IN (SELECT profile_id FROM graph_identifiers WHERE type IN ({types}))
 """
@@ -73,12 +74,15 @@ def evaluated(
         yield session
 
 
-def _profiles(session: Session, columns: set[str]) -> None:
-    """The profiles; what they hold only where a plan asks for it."""
+def _profiles(session: Session, columns: set[str], kind: str) -> None:
+    """The profiles; what they hold only where a plan asks for it.
+
+    As a view, for a plan of few steps: whom its conditions leave out costs nothing more.
+    """
     parts = {
         "is_known": _HOLDS.format(types=_KNOWN) if "is_known" in columns else "false",
         "is_anonymous": _HOLDS.format(types="'anonymous_id'")
         if "has_anonymous_id" in columns
         else "false",
     }
-    session.run(_PROFILES.format(**parts))
+    session.run(_PROFILES.format(kind=kind, **parts))

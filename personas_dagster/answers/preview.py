@@ -23,17 +23,23 @@ from personas_dagster.spaces import Space
 SAMPLE = 20
 _KEY = "preview"
 
+# All identifiers of the profiles that were found, read once.
+_IDENTIFIERS = """
+CREATE OR REPLACE TEMP TABLE found_identifiers AS
+SELECT profile_id, type, value, first_seen_at FROM graph_identifiers
+WHERE profile_id IN (SELECT profile_id FROM results WHERE key = $1)
+"""
 # Those with the smallest hash: the same sample each time, of any part of the audience.
 _SAMPLE = """
+WITH s AS (
+    SELECT profile_id, value FROM results WHERE key = $1
+    ORDER BY hash(profile_id), profile_id LIMIT {sample}
+)
 SELECT s.profile_id, s.value, coalesce(i.ids, '{{}}') AS ids
-FROM (SELECT profile_id, value FROM results WHERE key = $1
-      ORDER BY hash(profile_id), profile_id LIMIT {sample}) s
-LEFT JOIN (
+FROM s LEFT JOIN (
     SELECT profile_id, json_group_object(type, vs) AS ids FROM (
         SELECT profile_id, type, list(value ORDER BY first_seen_at, value) AS vs
-        FROM graph_identifiers
-        WHERE profile_id IN (SELECT profile_id FROM results WHERE key = $1
-                             ORDER BY hash(profile_id), profile_id LIMIT {sample})
+        FROM found_identifiers WHERE profile_id IN (SELECT profile_id FROM s)
         GROUP BY ALL ORDER BY profile_id, type)
     GROUP BY profile_id
 ) i USING (profile_id)
@@ -41,8 +47,7 @@ ORDER BY s.profile_id
 """
 _TYPES = """
 SELECT type, count(DISTINCT profile_id) AS n
-FROM graph_identifiers WHERE profile_id IN (SELECT profile_id FROM results WHERE key = $1)
-GROUP BY type ORDER BY n DESC, type
+FROM found_identifiers GROUP BY type ORDER BY n DESC, type
 """
 _OVERLAP = """
 SELECT count(*) AS other, count(r.profile_id) AS together
@@ -154,7 +159,8 @@ def preview(
     definition = replace(definition, key=definition.key or _KEY)
     with lean.evaluated(space, [definition], as_of=as_of) as session:
         size = _count(session, definition.key)
-        types = session.fetch(_TYPES, [definition.key]).to_pylist() if size else []
+        session.run(_IDENTIFIERS, [definition.key])
+        types = session.fetch(_TYPES).to_pylist()
         return Preview(
             key=definition.key,
             kind=definition.kind,

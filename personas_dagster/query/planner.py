@@ -135,7 +135,10 @@ class Planner:
             conditions = {
                 v for (t, v), kind in self.types.items() if (t, kind) == (name, "BOOLEAN")
             }
-            self._state(name, narrowed(query, self.streams.types | self.types, conditions))
+            query = narrowed(query, self.streams.types | self.types, conditions)
+            if len(some) == len(columns) == 1 and some[0].kind == "audience":
+                query = query.where(query.expressions[0].this, copy=False)  # the members only
+            self._state(name, query)
 
     def _in_place(
         self, definition: Definition, value: Computed, read: list[str]
