@@ -25,7 +25,7 @@ _HOLDS = """
 g.profile_id IN (SELECT profile_id FROM graph_identifiers WHERE type IN ({types}))
 """
 _PROFILES = """
-CREATE OR REPLACE TEMP TABLE profiles AS
+CREATE OR REPLACE TEMP {kind} profiles AS
 SELECT g.collection, g.profile_id, {is_known} AS is_known, {is_anonymous} AS has_anonymous_id
 FROM graph_profiles g
 """
@@ -64,10 +64,11 @@ def evaluated(
             custom_values(session, as_of=as_of, promote=space.promotions, conflicts=space.conflicts)
             show_custom_values(session)
         layers = prepare_messages(session, typed_columns(definitions))
+        kind = "VIEW" if len(draft.statements) <= _FEW else "TABLE"
         if {"traits", "former_members"} & read:
-            _profiles(session, set())
+            _profiles(session, set(), kind)
             prepare_traits(session, as_of=as_of)
-        _profiles(session, columns)
+        _profiles(session, columns, kind)
         session.run("CREATE OR REPLACE TEMP VIEW account_links AS SELECT * FROM graph_links")
         made = plan(definitions, as_of=as_of, audiences=space.audience_keys, layers=layers)
         evaluate(session, made)

@@ -137,7 +137,9 @@ class Planner:
             }
             query = narrowed(query, self.streams.types | self.types, conditions)
             if len(some) == len(columns) == 1 and some[0].kind == "audience":
-                query = query.where(query.expressions[0].this, copy=False)  # the members only
+                (_, member) = query.expressions  # a row for the members only
+                query = query.where(member.this, copy=False)
+                member.set("this", sql.TRUE())
             self._state(name, query)
 
     def _in_place(
