@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,7 @@ from personas_dagster.lake.tables import INSTANT
 Ints = npt.NDArray[Any]
 NONE = -1
 _HUBS_SHOWN = 20
+_PIECE = 4_000_000  # rows
 DETACHED = "detached"  # in place of a limit that was broken
 
 
@@ -149,81 +152,121 @@ def _new_ids(
     return pc.if_else(pa.array(kept), message_ids, None)
 
 
-def tables(done: Resolved, rules: IdentityRules, *, load_id: int) -> dict[str, pa.Table]:
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a table, made piece by piece as they are written: whole, they would fill memory."""
+
+    count: int
+    make: Callable[[slice], pa.Table]
+
+
+def stream(parts: Sequence[Rows]) -> pa.RecordBatchReader:
+    """The rows of all parts, one after the other."""
+    schema = parts[0].make(slice(0, 0)).schema
+    pieces = (
+        part.make(slice(start, start + _PIECE))
+        for part in parts
+        for start in range(0, part.count, _PIECE)
+    )
+    batches = (batch for piece in pieces for batch in piece.cast(schema).to_batches())
+    return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def tables(done: Resolved, rules: IdentityRules, *, load_id: int) -> dict[str, Rows]:
     """The rows that the graph's tables would gain."""
     found, numbered, places = done.outcome, done.numbered, done.places
-    numbers = np.arange(found.existing, found.existing + len(found.created))
-    attached = np.flatnonzero(found.place[: numbered.size] != NONE)
-    where = found.place[attached]
-    ids = pa.array(attached)
-    parents, children, merged, kept = found.merges.T
-    dropped, removed, broken, ends = found.drops.T
-    texts = pa.array(broken_texts(numbered.kinds, rules), pa.string())
     profile_ids, types = done.profile_ids, pa.array(numbered.kinds, pa.string())
+    attached = np.flatnonzero(found.place[: numbered.size] != NONE)
 
     def table(count: int, **columns: Any) -> pa.Table:
         collection = pa.repeat(pa.scalar(done.collection), count)
         load = pa.repeat(pa.scalar(load_id, pa.int64()), count)
         return pa.table({"collection": collection, **columns, "load_id": load})
 
-    where_apart, detached = _detached(done)
-    return {
-        "profiles": table(
-            len(numbers),
+    def profiles(piece: slice) -> pa.Table:
+        created = found.created[piece]
+        numbers = found.existing + piece.start + np.arange(len(created))
+        return table(
+            len(created),
             profile_id=profile_ids.take(pa.array(numbers)),
-            created_at=_instants(places, found.created),
-            first_message_id=places.take("message_id", found.created),
+            created_at=_instants(places, created),
+            first_message_id=places.take("message_id", created),
             **_narrow("profile", done.halves, numbers),
-        ),
-        "identifiers": table(
-            len(attached),
-            type=types.take(pa.array(numbered.kind_of[attached])),
-            value=numbered.values.take(ids),
-            profile_id=profile_ids.take(pa.array(found.attached[attached])),
+        )
+
+    def identifiers(piece: slice) -> pa.Table:
+        ids = attached[piece]
+        profile, where = found.attached[ids], found.place[ids]
+        return table(
+            len(ids),
+            type=types.take(pa.array(numbered.kind_of[ids])),
+            value=numbered.values.take(pa.array(ids)),
+            profile_id=profile_ids.take(pa.array(profile)),
             first_seen_at=_instants(places, where),
             first_message_id=places.take("message_id", where),
             source_id=places.take("source_id", where),
-            **_narrow("key", numbered.keys, attached),
-            **_narrow("profile", done.halves, found.attached[attached]),
-        ),
-        "merges": table(
-            len(merged),
+            **_narrow("key", numbered.keys, ids),
+            **_narrow("profile", done.halves, profile),
+        )
+
+    def merges(piece: slice) -> pa.Table:
+        parents, children, where, kept = found.merges[piece].T
+        return table(
+            len(where),
             parent_id=profile_ids.take(pa.array(parents)),
             child_id=profile_ids.take(pa.array(children)),
-            merged_at=_instants(places, merged),
-            message_id=places.take("message_id", merged),
-            identifiers=_identifier_lists(numbered, done.reading(merged), kept),
+            merged_at=_instants(places, where),
+            message_id=places.take("message_id", where),
+            identifiers=_identifier_lists(numbered, done.reading(where), kept),
             **_narrow("parent", done.halves, parents),
             **_narrow("child", done.halves, children),
-        ),
-        "dropped_identifiers": pa.concat_tables(
-            [
-                table(
-                    len(places_of),
-                    message_id=places.take("message_id", places_of),
-                    received_at=_instants(places, places_of),
-                    type=types.take(pa.array(numbered.kind_of[ids_of])),
-                    value=numbered.values.take(pa.array(ids_of)),
-                    limit_broken=why,
-                    profiles_apart=apart,
-                )
-                for places_of, ids_of, why, apart in (
-                    (
-                        dropped,
-                        removed,
-                        texts.take(pa.array(broken)),
-                        _profile_lists(profile_ids, found.apart, ends),
-                    ),
-                    (
-                        where_apart,
-                        detached,
-                        pa.repeat(pa.scalar(DETACHED), len(detached)),
-                        pa.repeat(pa.scalar("[]"), len(detached)),
-                    ),
-                )
-            ]
-        ),  # fmt: skip
+        )
+
+    left_out = _left_out(done, rules)
+
+    def dropped(piece: slice) -> pa.Table:
+        where, ids, why, apart = (column[piece] for column in left_out)
+        return table(
+            len(where),
+            message_id=places.take("message_id", where),
+            received_at=_instants(places, where),
+            type=types.take(pa.array(numbered.kind_of[ids])),
+            value=numbered.values.take(pa.array(ids)),
+            limit_broken=why,
+            profiles_apart=apart,
+        )
+
+    return {
+        "profiles": Rows(len(found.created), profiles),
+        "identifiers": Rows(len(attached), identifiers),
+        "merges": Rows(len(found.merges), merges),
+        "dropped_identifiers": Rows(len(left_out[0]), dropped),
     }
+
+
+def left_out_counts(done: Resolved, rules: IdentityRules) -> Counter[str]:
+    """How many identifiers were left out of messages, by why."""
+    entries = _left_out(done, rules)[2].value_counts().to_pylist()
+    return Counter({entry["values"]: entry["counts"] for entry in entries})
+
+
+def _left_out(done: Resolved, rules: IdentityRules) -> tuple[Ints, Ints, pa.Array, pa.Array]:
+    """Identifiers that a message lost: its place, the identifier, why, the profiles kept apart."""
+    found, (where_apart, detached) = done.outcome, _detached(done)
+    where, removed, broken, ends = found.drops.T
+    texts = pa.array(broken_texts(done.numbered.kinds, rules), pa.string())
+    none = len(detached)
+    return (
+        np.concatenate([where, where_apart]),
+        np.concatenate([removed, detached]),
+        pa.concat_arrays([texts.take(pa.array(broken)), pa.repeat(pa.scalar(DETACHED), none)]),
+        pa.concat_arrays(
+            [
+                _profile_lists(done.profile_ids, found.apart, ends).cast(pa.string()),
+                pa.repeat(pa.scalar("[]"), none),
+            ]
+        ),
+    )
 
 
 def _narrow(name: str, halves: tuple[Ints, Ints], rows: Ints) -> dict[str, Ints]:

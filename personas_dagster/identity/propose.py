@@ -7,14 +7,12 @@ tables under a load id of its own.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from personas_dagster.identity import belonging, outcome
 from personas_dagster.identity.keys import identifier_keys
@@ -23,7 +21,7 @@ from personas_dagster.identity.numbering import NONE, number
 from personas_dagster.identity.resolve import resolve, suspects
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.identity.touched import read_touched
-from personas_dagster.interfaces import Lake, Session
+from personas_dagster.interfaces import Data, Lake, Session
 
 COLLECTIONS = ("users", "accounts")
 _GRAPH = ("profiles", "identifiers", "merges", "dropped_identifiers")
@@ -63,20 +61,20 @@ def propose(
         _resolve(session, messages, rules, space_id=space_id, collection=collection)
         for collection in COLLECTIONS
     )
-    with ThreadPoolExecutor(_WRITERS) as pool:  # one table is written while the next is made
+    assigned = belonging.assigned(messages, users, accounts)
+    of_users = outcome.tables(users, rules, load_id=load_id)
+    of_accounts = outcome.tables(accounts, rules, load_id=load_id)
+    with ThreadPoolExecutor(_WRITERS) as pool:  # tables are made as they are written
 
-        def write(name: str, table: pa.Table) -> Future[int]:
-            return pool.submit(lake.replace, f"candidate_{name}", table)
+        def write(name: str, rows: Data) -> Future[int]:
+            return pool.submit(lake.replace, f"candidate_{name}", rows)
 
-        assigned = belonging.assigned(messages, users, accounts)
         write_others = [
             write("combinations", assigned.combinations(messages, load_id=load_id)),
             write("message_profiles", assigned.messages(load_id=load_id)),
         ]
-        of_users = outcome.tables(users, rules, load_id=load_id)
-        of_accounts = outcome.tables(accounts, rules, load_id=load_id)
         written = {
-            name: write(name, pa.concat_tables([of_users[name], of_accounts[name]]))
+            name: write(name, outcome.stream([of_users[name], of_accounts[name]]))
             for name in _GRAPH
         }
         links = belonging.links(session, messages, assigned, load_id=load_id)
@@ -84,10 +82,7 @@ def propose(
         counts = {name: one.result() for name, one in written.items()}
         for one in write_others:
             one.result()
-    dropped = Counter[str]()
-    for part in (of_users, of_accounts):
-        for entry in part["dropped_identifiers"].column("limit_broken").value_counts().to_pylist():
-            dropped[entry["values"]] += entry["counts"]
+    dropped = outcome.left_out_counts(users, rules) + outcome.left_out_counts(accounts, rules)
     return Proposal(
         load_id=load_id,
         messages=messages.total,

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from personas_dagster.errors import LakeUnavailable
 from personas_dagster.identity import keys
 from personas_dagster.interfaces import Session
 
@@ -21,6 +22,7 @@ CREATE OR REPLACE TEMP TABLE held AS
 SELECT n.id, i.profile_high, i.profile_low
 FROM identifiers i JOIN load_names n ON {keys.same("n.key", "i.key")}
 """
+_WITHOUT_KEYS = "SELECT 1 FROM identifiers WHERE key_low IS NULL LIMIT 1"
 _START = "CREATE OR REPLACE TEMP TABLE met AS SELECT DISTINCT profile_high, profile_low FROM held"
 # All of it, since it is small beside the other tables and is gone through several times.
 _MERGES = """
@@ -121,9 +123,17 @@ class Touched:
 
 
 def read_touched(session: Session, names: pa.Table) -> Touched:
-    """The state under the load's identifiers (`names`: id, key_high, key_low)."""
+    """The state under the load's identifiers (`names`: id, key_high, key_low).
+
+    Raises LakeUnavailable where an earlier version wrote the graph: nothing would be found in it.
+    """
     if not names.num_rows:
         return Touched()
+    if session.fetch(_WITHOUT_KEYS).num_rows:
+        raise LakeUnavailable(
+            "the identity tables were written by an earlier version, without the columns that "
+            "loads look by; run `personas identity rebuild`"
+        )
     session.register("load_names", names)
     session.run(_HELD)
     held = session.fetch("SELECT * FROM held")

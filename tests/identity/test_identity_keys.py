@@ -9,8 +9,11 @@ import pyarrow as pa
 import pytest
 
 from personas_dagster.engines import DuckDBEngine
+from personas_dagster.errors import LakeUnavailable
 from personas_dagster.identity import keys
+from personas_dagster.identity.touched import read_touched
 from personas_dagster.lake import DeltaLake
+from personas_dagster.lake.tables import TABLES
 
 IDS = sorted([hashlib.md5(bytes([n])).hexdigest() for n in range(200)] + ["0" * 32, "f" * 32])
 
@@ -48,3 +51,15 @@ def test_sql_and_arrays_agree(tmp_path: Path) -> None:
         by_sql = session.fetch(f"SELECT {high}, {low} FROM named ORDER BY id")
         assert [by_sql.column(i).to_pylist() for i in (0, 1)] == [k.tolist() for k in by_array]
         assert by_array[0].tolist() != keys.identifier_keys(session, named, "accounts")[0].tolist()
+
+
+def test_a_graph_of_an_earlier_version_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    lake = DeltaLake(tmp_path)
+    schema = TABLES["identifiers"].schema
+    lake.append("identifiers", pa.Table.from_pylist([dict.fromkeys(schema.names)], schema))
+    names = pa.table({"id": [0], "key_high": [1], "key_low": [2]})
+    with DuckDBEngine().session(lake) as session:
+        for table in ("identifiers", "merges", "profiles"):
+            session.view(table)
+        with pytest.raises(LakeUnavailable, match="personas identity rebuild"):
+            read_touched(session, names)
