@@ -57,7 +57,7 @@ class Numbered:
         return pa.table({"id": pa.array(np.arange(self.size)), "type": self.types(),
                          "value": self.values})  # fmt: skip
 
-    def names(self) -> pa.Table:
+    def keyed(self) -> pa.Table:
         """Each identifier's number and key."""
         high, low = self.keys
         return pa.table({"id": np.arange(self.size), "key_high": high, "key_low": low})

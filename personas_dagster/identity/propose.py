@@ -105,7 +105,7 @@ def _resolve(
     """
     numbered = number(messages.keys, messages.others, rules, collection)
     numbered.keys = identifier_keys(session, numbered.named(), collection)
-    touched = read_touched(session, numbered.names())
+    touched = read_touched(session, numbered.keyed())
     before = outcome.before(numbered, touched, rules)
     guarded = suspects(numbered, before, rules)
     first = numbered.first()[: messages.combinations]

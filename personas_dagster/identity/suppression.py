@@ -66,7 +66,7 @@ def rows_naming(
     keys = keys.combine_chunks()
     others = others_of(session, keys.column("others").combine_chunks())
     numbered = number(keys, others, everything, "users")
-    session.register("known_names", numbered.names())
+    session.register("known_names", numbered.named())
     session.register("suppressed_hashes", pa.table({"sha256": sorted(suppressed.hashes)}))
     hits = session.fetch(_HASHED, [suppressed.salt]).column("id").to_numpy()
     wanted = _combinations_with(numbered, hits, keys.num_rows)
