@@ -54,11 +54,7 @@ def bars(values: Mapping[str, float], *, title: str) -> dg.MetadataValue[Any]:
     axes.set_title(title, fontsize=9, loc="left")
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    figure.tight_layout()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    encoded = base64.b64encode(picture.getvalue()).decode()
-    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{encoded})")
+    return _picture(figure, title)
 
 
 def rebuilt(done: Rebuilt | None) -> dict[str, Any]:

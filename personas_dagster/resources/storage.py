@@ -3,8 +3,9 @@
 It makes a new engine for each event and each question, so that every statement is compiled anew
 and every schema looked at again; it writes the planned assets of a run one by one, and asks for
 the records of an operation's inputs one by one. With a few hundred definitions that is most of
-an hourly run. What is stored stays the same. Private parts of Dagster are used: `dagster<1.14`,
-and tests that count.
+an hourly run. What is stored stays the same. Private parts of Dagster are replaced in this process,
+since no setting reaches them: hence `dagster<1.14` and tests that count; a Dagster without one of
+them is left as it is.
 """
 
 from __future__ import annotations
@@ -24,6 +25,16 @@ from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventL
 
 _KEPT_ENGINES = 8  # databases: one for all runs, and one a run
 _BATCH = 500  # planned events
+_REPLACED = (
+    (sqlite_event_log, "create_engine"),
+    (SqliteEventLogStorage, "has_secondary_index"),
+    (SqliteEventLogStorage, "has_asset_key_col"),
+    (SqliteEventLogStorage, "_has_asset_key_col_on_connection"),
+    (SqliteEventLogStorage, "store_event_batch"),
+    (SqliteEventLogStorage, "_store_asset_event_tags"),
+    (SqliteEventLogStorage, "_store_asset_event"),
+    (execute_step, "_get_input_provenance_data"),
+)
 _make_engine = sa.create_engine
 _engines: dict[str, sa.Engine] = {}
 
@@ -31,7 +42,8 @@ _engines: dict[str, sa.Engine] = {}
 def make_cheap() -> None:
     """Let every SQLite event log of this process keep its engines; once is enough."""
     log: Any = sqlite_event_log
-    if log.create_engine is _kept_engine:
+    is_known = all(hasattr(owner, name) for owner, name in _REPLACED)
+    if not is_known or log.create_engine is _kept_engine:
         return
     log.create_engine = _kept_engine
     storage: Any = SqliteEventLogStorage
