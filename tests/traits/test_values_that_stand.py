@@ -169,6 +169,19 @@ def sizes(space: Space) -> tuple[dict[str, int], dict[str, int]]:
     return values, members
 
 
+def make_wrong(space: Space, log: str, key: str) -> str:
+    """Put another value in place of somebody's; returns whose."""
+    with space.engine.session(space.lake) as session:
+        session.view(log)
+        rows = session.fetch(
+            f"SELECT * REPLACE ('77' AS value, 1 AS refresh_id) FROM {log} "
+            f"WHERE key = '{key}' LIMIT 1"
+        )
+    profile_id = str(rows.column("profile_id")[0].as_py())
+    space.lake.replace(log, rows, where=f"profile_id = '{profile_id}' AND key = '{key}'")
+    return profile_id
+
+
 def test_nothing_new(life: Days) -> None:
     """A second refresh of the same instant computes nobody."""
     life.place.define({"audiences/since": "trait('seen').exists()"})
@@ -182,14 +195,7 @@ def test_wrong_value_is_found_and_mended(life: Days) -> None:
     life.live(30, 1)
     space = life.place.space
     right = stored(space)
-    with space.engine.session(space.lake) as session:
-        session.view("computed_traits")
-        rows = session.fetch(
-            "SELECT * REPLACE ('77' AS value, 1 AS refresh_id) FROM computed_traits "
-            "WHERE key = 'spent' LIMIT 1"
-        )
-    wrong = rows.column("profile_id")[0].as_py()
-    space.lake.replace("computed_traits", rows, where=f"profile_id = '{wrong}' AND key = 'spent'")
+    wrong = make_wrong(space, "computed_traits", "spent")
     computed = life.live(0, 0, sample=1_000_000)
     assert computed.check and ("spent", wrong) in computed.check.wrong
     assert computed.record is None
@@ -201,14 +207,7 @@ def test_wrong_custom_trait_is_found_and_mended(life: Days) -> None:
     life.live(60, 1)
     space = life.place.space
     right = custom(space)
-    with space.engine.session(space.lake) as session:
-        session.view("custom_traits")
-        rows = session.fetch(
-            "SELECT * REPLACE ('77' AS value, 1 AS refresh_id) FROM custom_traits "
-            "WHERE key = 'plan' LIMIT 1"
-        )
-    wrong = rows.column("profile_id")[0].as_py()
-    space.lake.replace("custom_traits", rows, where=f"profile_id = '{wrong}' AND key = 'plan'")
+    wrong = make_wrong(space, "custom_traits", "plan")
     life.live(0, 0)
     assert custom(space) != right
     assert (life.custom.touched, life.custom.check and life.custom.check.profiles) == (0, 0)
