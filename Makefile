@@ -37,7 +37,7 @@ check: $(VENV)/installed ## Are all definitions right?
 	@$(BIN)/personas check
 
 test: $(VENV)/installed-dev ## The tests that need nothing but Python, without the slow ones
-	$(PYTEST) $(SIDE) --dist worksteal -m "not $(REST) and not quiet"
+	$(PYTEST) $(SIDE) --dist loadfile -m "not $(REST) and not quiet"
 	$(PYTEST) -m "not $(REST) and quiet"
 
 test-rest: $(VENV)/installed-dev ## The others: they need PERSONAS_TEST_POSTGRES_URL, Chromium, Node
