@@ -7,6 +7,7 @@ seconds to load, and `test_guard` shows that it says what the findings say.
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -78,6 +79,9 @@ def postgres_url() -> Iterator[str]:
         yield url
 
 
+_CLIENTS = sa.text("SELECT query FROM pg_stat_activity WHERE datname = :name")
+
+
 @contextmanager
 def postgres_database() -> Iterator[str]:
     """What `postgres_url` is, for fixtures that last longer than a test."""
@@ -91,6 +95,14 @@ def postgres_database() -> Iterator[str]:
         connection.execute(sa.text(f"CREATE DATABASE {name}"))
     try:
         yield url.set(database=name).render_as_string(hide_password=False)
+        # Said here: the garbage collector would say it later, in another test.
+        with admin.connect() as connection:
+            for _ in range(100):  # the server takes note of a closed one a little later
+                left = connection.execute(_CLIENTS, {"name": name}).scalars().all()
+                if not left:
+                    break
+                time.sleep(0.05)
+        assert not left, f"connections left open, last used for: {left}"
     finally:
         with admin.connect() as connection:
             connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))

@@ -36,7 +36,11 @@ class State:
         self._watcher: sa.Connection | None = None
         if self.url.get_backend_name() == "sqlite":
             sa.event.listen(self._engine, "connect", _sqlite_settings)
-        self._migrate()
+        try:
+            self._migrate()
+        except BaseException:
+            self.close()
+            raise
 
     def _migrate(self) -> None:
         """Bring the tables up to date. Of processes that start together, one does it."""
