@@ -52,6 +52,14 @@ def test_amplitude_is_asked_where_its_privacy_api_is(served: Served) -> None:
     assert MARKER not in repr(found)
 
 
+def test_amplitude_is_asked_for_as_many_at_once_as_its_settings_say(served: Served) -> None:
+    account, opened = Subject("amplitude", served).account()
+    assert opened().abilities.deletes_at_once == 100
+    rows = [{"user_id": f"u{number}"} for number in range(5)]
+    assert delete(opened(deletion_batch_size=2), rows) == [DELIVERED] * 5
+    assert [one.rows for one in account.requests] == [2, 2, 1]
+
+
 def test_zendesk_deletes_nobody_who_is_only_like_it(served: Served) -> None:
     account, opened = Subject("zendesk", served).account()
     for number, who in enumerate(("ann", "anna"), 1):

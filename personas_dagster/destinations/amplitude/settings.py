@@ -30,6 +30,9 @@ class AmplitudeSettings(ToolSettings):
         int | None, Field(ge=1, description="Shortest user id that is taken.")
     ] = None
     batch_size: Annotated[int, Field(ge=1, le=2000, description="Messages per request.")] = 500
+    deletion_batch_size: Annotated[
+        int, Field(ge=1, description="People per request for deletion.")
+    ] = 100
     throttle_pause: Annotated[
         float, Field(ge=0, description="Seconds to wait after 429, which names no time.")
     ] = 30
@@ -65,7 +68,7 @@ class AmplitudeSettings(ToolSettings):
             matches_on=("user_id",),
             takes_anonymous=True,
             deletes_by=("user_id",) if self.secret_key else (),
-            deletes_at_once=100,
+            deletes_at_once=self.deletion_batch_size,
             batch_size=self.batch_size,
             max_batch_bytes=900_000,
             requests_per_second=self.requests_per_second,
