@@ -54,8 +54,13 @@ class Lake(Protocol):
     def compact(self, name: str, *, above: int) -> int:
         """Join small files where there are more than this; returns how many files went.
 
-        Rows and their order of writing stay, and readers see one commit. What went is deleted
-        later, when nobody can be reading it.
+        Rows and their order of writing stay, and readers see one commit. What went stays on disk
+        for readers of earlier snapshots, until `sweep`.
+        """
+
+    def sweep(self, *, hours: int) -> int:
+        """Delete data files of all tables that went so many hours ago, and at least a week; and
+        those that old that a writer left behind when it died. Returns how many.
         """
 
     def derived(self, name: str) -> list[str]:

@@ -8,6 +8,7 @@ into the identity graph stays: a load that was applied is applied.
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -149,21 +150,33 @@ def settle(space: Space) -> int:
 
 @dataclass(frozen=True)
 class Tended:
-    """The months of `events` that were rewritten: crowded ones, and those that lacked columns."""
+    """The months of `events` that were rewritten: crowded ones, and those that lacked columns; and
+    how many files, of all tables, were deleted."""
 
     compacted: Sequence[str]
     filled: Sequence[str]
+    swept: int
 
 
-def tend(space: Space, *, at_most: int | None = _FILLED_BY_A_REFRESH) -> Tended:
-    """Compact crowded months of `events`, and fill typed columns that definitions read.
+def tend(space: Space, *, now: dt.datetime, at_most: int | None = _FILLED_BY_A_REFRESH) -> Tended:
+    """Compact crowded months of `events`, fill typed columns that definitions read, and, once a
+    day, delete files that no reader can need.
 
     At most so many messages are rewritten to fill columns (None: all that lack some).
     """
     columns = typed_columns(space.definitions)
     with space.engine.session(space.lake) as session:
         compacted = compact(session, space.lake, columns)
-        return Tended(compacted, fill(session, space.lake, columns, at_most=at_most))
+        filled = fill(session, space.lake, columns, at_most=at_most)
+    return Tended(compacted, filled, _sweep(space, now))
+
+
+def _sweep(space: Space, now: dt.datetime) -> int:
+    """Delete files that went before the refresh that readers see began, a week ago or more."""
+    last = space.last_refresh()
+    if last is None or last["finished_at"].date() >= now.date():
+        return 0
+    return space.lake.sweep(hours=math.ceil((now - last["started_at"]) / dt.timedelta(hours=1)))
 
 
 def custom_traits(space: Space, refresh: Refresh, *, sample: int = SAMPLE) -> Refreshed:

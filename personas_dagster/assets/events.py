@@ -123,7 +123,7 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
     def events(context: dg.AssetExecutionContext, space: SpaceResource) -> Any:
         held = space.hold(context)
         written = refresh.settle(held)
-        tended = refresh.tend(held)
+        tended = refresh.tend(held, now=space.now())
         with held.engine.session(held.lake) as session:
             session.view("events")
             metadata = {
@@ -132,6 +132,7 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
                 "size": show.size(held.lake.bytes("events")),
                 "months_compacted": len(tended.compacted),
                 "months_with_columns_filled": len(tended.filled),
+                "old_files_deleted": tended.swept,
             }
             if written:
                 named = {row["event"]: row["n"] for row in session.fetch(_BY_EVENT).to_pylist()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from uuid import uuid4
 
@@ -39,5 +40,5 @@ def fill(
         "refresh", owner=uuid4().hex, holder="`personas events fill`, which fills columns"
     )
     with lease, shell.working("filling typed columns"):
-        tended = refresh.tend(shell.space, at_most=None)
+        tended = refresh.tend(shell.space, now=dt.datetime.now(dt.UTC), at_most=None)
     emit({"months_filled": list(tended.filled), "months_compacted": list(tended.compacted)})

@@ -52,6 +52,9 @@ class MemoryLake:
     def compact(self, name: str, *, above: int) -> int:
         return 0
 
+    def sweep(self, *, hours: int) -> int:
+        return 0
+
     def derived(self, name: str) -> list[str]:
         return []
 

@@ -170,12 +170,25 @@ class DeltaLake:
             return 0
         try:
             done = table.optimize.compact(target_size=_COMPACTED_BYTES, writer_properties=_WRITER)
-            table.vacuum(retention_hours=_KEPT_HOURS, dry_run=False)
         except CommitFailedError:  # somebody else is at it
             return 0
         except (DeltaError, OSError) as error:
             raise _unavailable(name, self.root, error) from error
         return int(done["numFilesRemoved"])
+
+    def sweep(self, *, hours: int) -> int:
+        if self._pinned is not None:
+            raise LakeUnavailable("a snapshot is read-only; open the lake itself")
+        gone, hours = 0, max(hours, _KEPT_HOURS)
+        for name in TABLES:
+            if (table := self._open(name)) is None:
+                continue
+            try:
+                # Full, since a checkpoint of the log may have forgotten which files went.
+                gone += len(table.vacuum(retention_hours=hours, dry_run=False, full=True))
+            except (DeltaError, OSError) as error:
+                raise _unavailable(name, self.root, error) from error
+        return gone
 
     def derived(self, name: str) -> list[str]:
         """The names of the columns that writers added to those of the table."""

@@ -45,6 +45,9 @@ class Overlay:
     def compact(self, name: str, *, above: int) -> int:
         return self._writable(name).compact(name, above=above)
 
+    def sweep(self, *, hours: int) -> int:
+        return self._over.sweep(hours=hours)
+
     def derived(self, name: str) -> list[str]:
         return (self._over if name in self._names else self._base).derived(name)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +259,46 @@ def test_small_files_are_joined(lake: DeltaLake) -> None:
     assert all(Path(file).exists() for file in files)
     assert held.compact("audience_memberships", above=0) == 0
     assert lake.compact("ledger", above=0) == 0
+
+
+def test_old_files_are_swept(lake: DeltaLake, tmp_path: Path) -> None:
+    """Those that a rewrite replaced long ago, and what a writer left that died; no others."""
+
+    def weeks_ago(*files: str | Path) -> None:
+        for file in files:
+            os.utime(file, (time.time() - 30 * 86_400,) * 2)
+
+    (old,) = _written(lake, "old")
+    (new,) = _written(lake, "new")
+    folder = tmp_path / "lake" / "audience_memberships"
+    weeks_ago(old, new, _orphan(folder, "died.parquet"))
+    just_begun = _orphan(folder, "begun.parquet")
+    assert lake.sweep(hours=0) == 1  # the one that died; `old` went a moment ago
+    _went_weeks_ago(folder)
+    assert lake.sweep(hours=31 * 24) == 0
+    assert lake.sweep(hours=0) == 1
+    assert [Path(file).exists() for file in (old, new, just_begun)] == [False, True, True]
+    assert names(lake) == ["new"]
+    with pytest.raises(LakeUnavailable, match="read-only"):
+        lake.at(lake.versions()).sweep(hours=0)
+
+
+def _written(lake: DeltaLake, name: str) -> list[str]:
+    lake.replace("audience_memberships", members(name))
+    return lake.files("audience_memberships")
+
+
+def _orphan(folder: Path, name: str) -> Path:
+    (folder / name).write_bytes(b"half a file")
+    return folder / name
+
+
+def _went_weeks_ago(folder: Path) -> None:
+    """The log says so of what was removed."""
+    for entry in (folder / "_delta_log").glob("*.json"):
+        text = re.sub(
+            r'"deletionTimestamp":(\d+)',
+            lambda found: f'"deletionTimestamp":{int(found[1]) - 30 * 86_400_000}',
+            entry.read_text(),
+        )
+        entry.write_text(text)
