@@ -53,20 +53,38 @@ _TOUCHED = (
     SELECT profile_id FROM graph_profiles WHERE load_id > $1
     """,
 )
-_CHANGED = """
-CREATE OR REPLACE TEMP TABLE revalued AS
+# Keys of custom traits that were said, and are those of definitions that are gone: what is shown
+# under them is not in the new rows alone.
+_GONE = """
+CREATE OR REPLACE TEMP TABLE gone AS
+SELECT key FROM (SELECT DISTINCT key FROM custom_traits WHERE refresh_id > $1) SEMI JOIN (
+    SELECT key FROM computed_traits
+    UNION ALL
+    SELECT audience FROM audience_changes
+) USING (key) ANTI JOIN defined USING (key)
+"""
+# Whose traits are written whole. All others' changes are written beside what is there, until
+# one in so many of them is written whole as well.
+_FOLDED = 24
+_WHOLE = f"""
+CREATE OR REPLACE TEMP TABLE whole AS
 SELECT profile_id FROM merged
 UNION
-SELECT DISTINCT coalesce(p.parent_id, t.profile_id)
+SELECT coalesce(p.parent_id, t.profile_id)
 FROM (
-    SELECT profile_id FROM custom_traits WHERE refresh_id > $1
+    SELECT profile_id FROM custom_traits SEMI JOIN gone USING (key) WHERE refresh_id > $1
     UNION ALL
-    SELECT profile_id FROM computed_traits WHERE refresh_id > $1
+    SELECT profile_id FROM computed_traits ANTI JOIN defined USING (key) WHERE refresh_id > $1
     UNION ALL
-    SELECT profile_id FROM sql_traits WHERE refresh_id > $1
+    SELECT profile_id FROM audience_changes
+    WHERE refresh_id > $1 AND audience NOT IN (FROM defined)
     UNION ALL
-    SELECT profile_id FROM audience_changes WHERE refresh_id > $1
-    {others}
+    SELECT profile_id FROM computed_traits
+    WHERE refresh_id > $1 AND hash(profile_id, $2::BIGINT) % {_FOLDED} = 0
+    UNION ALL
+    SELECT profile_id FROM custom_traits
+    WHERE refresh_id > $1 AND hash(profile_id, $2::BIGINT) % {_FOLDED} = 0
+    {{others}}
 ) t LEFT JOIN graph_parents p ON p.child_id = t.profile_id
 """
 # Of keys that were defined since, or are no more: everybody's.
@@ -80,9 +98,9 @@ _OTHERS = """
 """
 _FAMILY = """
 CREATE OR REPLACE TEMP TABLE family AS
-SELECT profile_id FROM revalued
+SELECT profile_id FROM whole
 UNION
-SELECT child_id FROM graph_parents SEMI JOIN revalued ON revalued.profile_id = parent_id
+SELECT child_id FROM graph_parents SEMI JOIN whole ON whole.profile_id = parent_id
 """
 _LINKED = """
 WHERE user_profile_id IN (SELECT profile_id FROM merged)
@@ -186,13 +204,14 @@ def _fill(
             name: writer.copy(name, session.stream(query))
             for name, query in {
                 "profiles": "SELECT * FROM whole_profiles ORDER BY profile_id",
-                "traits": rows.TRAITS,
                 "external_ids": rows.EXTERNAL_IDS.format(of=""),
                 "identifiers": rows.IDENTIFIERS.format(of=""),
                 "parents": rows.PARENTS.format(of=""),
                 "links": rows.LINKS.format(where=""),
             }.items()
         }
+        traits = session.stream(rows.TRAITS, [published.refresh_id])
+        counts["traits"] = writer.copy("traits", traits)
         events = rows.events(session, since=_since(published.as_of), after_load=0)
         counts["events"] = writer.copy("events", events)
         writer.hold(_held(session, published))
@@ -266,7 +285,7 @@ def _change(
 
 
 def _find_touched(session: Session, held: Held, published: Published) -> None:
-    """`merged`, `renamed` and `revalued` profiles, and the `family` of the last."""
+    """`merged` and `renamed` profiles, those that are written `whole`, and their `family`."""
     views.prepare(session)
     session.view("audience_changes")
     for table in _LOGS:
@@ -279,7 +298,13 @@ def _find_touched(session: Session, held: Held, published: Published) -> None:
     session.register("other_keys", keys)
     for statement in _TOUCHED:
         session.run(statement, [held.graph_load])
-    session.run(_CHANGED.format(others=_OTHERS if other else ""), [held.refresh_id])
+    session.register(
+        "defined",
+        pa.table({"key": pa.array([*published.computed, *published.audiences], pa.string())}),
+    )
+    session.run(_GONE, [held.refresh_id])
+    whole = _WHOLE.format(others=_OTHERS if other else "")
+    session.run(whole, [held.refresh_id, published.refresh_id])
     session.run(_FAMILY)
 
 
@@ -298,11 +323,17 @@ def _stage(session: Session, writer: Writer, held: Held, published: Published) -
             "parents": rows.PARENTS.format(of=of_merged),
             "identifiers": rows.IDENTIFIERS.format(of=of_renamed),
             "external_ids": rows.EXTERNAL_IDS.format(of=of_renamed),
-            "traits": rows.TRAITS,
             "links": rows.LINKS.format(where=_LINKED.format(after=held.graph_load)),
         }.items()
     }
-    writer.copy("touched", session.stream("SELECT profile_id FROM revalued"))
+    writer.copy("whole", session.stream("SELECT profile_id FROM whole"))
+    found["traits"] = sum(
+        writer.copy("new_traits", session.stream(query, [refresh_id]))
+        for query, refresh_id in (
+            (rows.TRAITS, published.refresh_id),
+            (rows.CHANGED_TRAITS, held.refresh_id),
+        )
+    )
     events = rows.events(session, since=_since(published.as_of), after_load=held.event_load)
     found["events"] = writer.copy("new_events", events)
     return found

@@ -7,7 +7,7 @@ it is put into an answer is `serving.profile_api`'s.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ _BY_ID = (
 )
 _AS_OF = "(SELECT facts FROM held) AS facts"
 _ONE = f"SELECT w.profile_id, {_AS_OF}, t.body FROM ({{who}}) w "
-_TRAITS = _ONE + "LEFT JOIN traits t ON t.profile_id = w.profile_id"
+_TRAITS = _ONE + "LEFT JOIN traits t ON t.profile_id = w.profile_id ORDER BY t.refresh_id"
 _EXTERNAL_IDS = _ONE + "LEFT JOIN external_ids t ON t.profile_id = w.profile_id"
 _METADATA = (
     f"SELECT w.profile_id, {_AS_OF}, p.created_at, p.updated_at, p.first_message_id, "
@@ -153,7 +153,15 @@ class EventsWanted:
 def traits(store: ProfileStore, wanted: Wanted) -> tuple[Found, list[Trait]] | None:
     """Every trait, by key and class; None when there is no such profile."""
     found = _find(store, wanted, _TRAITS)
-    return None if found is None else (found, _TRAIT_LIST.decode(found.rows[0][0] or "[]"))
+    return None if found is None else (found, added_up(body for (body,) in found.rows))
+
+
+def added_up(bodies: Iterable[str | None]) -> list[Trait]:
+    """What a profile's rows of traits say together, the oldest first: later values hold."""
+    values = {
+        (one.key, one.rank): one for body in bodies for one in _TRAIT_LIST.decode(body or "[]")
+    }
+    return [one for _, one in sorted(values.items()) if bytes(one.value) != b"null"]
 
 
 def external_ids(store: ProfileStore, wanted: Wanted) -> tuple[Found, list[ExternalId]] | None:

@@ -2,7 +2,8 @@
 
 What belongs here: SQL over the graph's relations, `trait_values` and `members`. No row passes
 through Python. Bodies are JSON arrays, instants in them whole microseconds since 1970:
-traits `[[key, class, value, source_id, updated_at], ...]` by key and class (`CLASSES`),
+traits `[[key, class, value, source_id, updated_at], ...]` (`CLASSES`; where only what changed
+stands, null is the value of those that were removed),
 external IDs `[[type, id, source_id, created_at, first_message_id], ...]` by time,
 an event `[type, source_id, [[collection, type, id], ...], properties, context]`.
 """
@@ -38,12 +39,33 @@ FROM (
     ) f ANTI JOIN members m ON m.audience = f.audience AND m.profile_id = f.profile_id
 ) a LEFT JOIN defined_audiences d ON d.key = a.audience
 """
-TRAITS = """
-SELECT profile_id, '[' || string_agg(
+_BODY = """
+'[' || string_agg(
     '[' || to_json(key)::VARCHAR || ',' || class || ',' || value || ','
     || coalesce(to_json(source_id)::VARCHAR, 'null') || ',' || epoch_us(updated_at) || ']',
-    ',' ORDER BY key, class) || ']' AS body
+    ',') || ']' AS body
+"""
+TRAITS = f"""
+SELECT profile_id, $1::BIGINT AS refresh_id, {_BODY}
 FROM shown_values GROUP BY profile_id ORDER BY profile_id
+"""
+# Of profiles that nothing was merged into, and keys that are defined: the logs say what is shown.
+CHANGED_TRAITS = f"""
+SELECT profile_id, refresh_id, {_BODY}
+FROM (
+    SELECT profile_id, refresh_id, key, 3 AS class, value, source_id, updated_at
+    FROM custom_traits WHERE refresh_id > $1
+    UNION ALL
+    SELECT profile_id, refresh_id, key, 1, value, source_id, updated_at
+    FROM computed_traits WHERE refresh_id > $1
+    UNION ALL
+    SELECT profile_id, refresh_id, key, 2, value, source_id, updated_at
+    FROM sql_traits WHERE refresh_id > $1
+    UNION ALL
+    SELECT profile_id, refresh_id, audience, 0, (change = 'entered')::VARCHAR, NULL, "at"
+    FROM audience_changes WHERE refresh_id > $1
+) ANTI JOIN family USING (profile_id)
+GROUP BY profile_id, refresh_id ORDER BY profile_id
 """
 PROFILES = """
 SELECT p.profile_id, p.collection, epoch_us(p.created_at) AS created_at, p.first_message_id,

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the tables or bodies change: a store of another format is made again."""
 
 TABLES: Mapping[str, str] = {
     "profiles": "profile_id TEXT NOT NULL PRIMARY KEY, collection TEXT NOT NULL, "
     "created_at BIGINT, first_message_id TEXT, first_source_id TEXT, "
     "updated_at BIGINT, last_message_id TEXT, last_source_id TEXT",
-    "traits": "profile_id TEXT NOT NULL PRIMARY KEY, body TEXT NOT NULL",
+    # A profile's first row is whole; each later one says what a refresh changed.
+    "traits": "profile_id TEXT NOT NULL, refresh_id BIGINT NOT NULL, body TEXT NOT NULL, "
+    "PRIMARY KEY (profile_id, refresh_id)",
     "external_ids": "profile_id TEXT NOT NULL PRIMARY KEY, body TEXT NOT NULL",
     "identifiers": "type TEXT NOT NULL, value TEXT NOT NULL, collection TEXT NOT NULL, "
     "profile_id TEXT NOT NULL, PRIMARY KEY (type, value, collection)",
@@ -39,8 +41,8 @@ STAGED: Mapping[str, str] = {
     "new_parents": "child_id TEXT, profile_id TEXT",
     "new_identifiers": "type TEXT, value TEXT, collection TEXT, profile_id TEXT",
     "new_external_ids": "profile_id TEXT, body TEXT",
-    "touched": "profile_id TEXT",
-    "new_traits": "profile_id TEXT, body TEXT",
+    "whole": "profile_id TEXT",
+    "new_traits": "profile_id TEXT, refresh_id BIGINT, body TEXT",
     "new_links": "profile_id TEXT, to_profile_id TEXT, to_collection TEXT",
     "new_events": "profile_id TEXT, at BIGINT, message_id TEXT, event TEXT, body TEXT",
 }
@@ -76,10 +78,8 @@ CHANGE = (
     "DO UPDATE SET profile_id = excluded.profile_id",
     "INSERT INTO external_ids SELECT profile_id, body FROM new_external_ids WHERE true "
     "ON CONFLICT (profile_id) DO UPDATE SET body = excluded.body",
-    "DELETE FROM traits WHERE profile_id IN (SELECT profile_id FROM touched) "
-    "AND profile_id NOT IN (SELECT profile_id FROM new_traits)",
-    "INSERT INTO traits SELECT profile_id, body FROM new_traits WHERE true "
-    "ON CONFLICT (profile_id) DO UPDATE SET body = excluded.body",
+    "DELETE FROM traits WHERE profile_id IN (SELECT profile_id FROM whole)",
+    "INSERT INTO traits SELECT profile_id, refresh_id, body FROM new_traits",
     "INSERT INTO links SELECT profile_id, to_profile_id, to_collection FROM new_links "
     "WHERE true ON CONFLICT DO NOTHING",
     "INSERT INTO events SELECT profile_id, at, message_id, event, body FROM new_events "

@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from personas_dagster import spaces
+from personas_dagster.profiles.reading import added_up
 from personas_dagster.profiles.store import ProfileStore, open_store
 from personas_dagster.state import State
 from tests.conftest import postgres_database
@@ -50,16 +52,26 @@ def dump(store: ProfileStore) -> dict[str, list[tuple[object, ...]]]:
     """Every row of a profile store."""
     columns = {
         "profiles": "*",
-        "traits": "*",
         "external_ids": "*",
         "identifiers": "*",
         "parents": "*",
         "links": "*",
         "events": "profile_id, at, message_id, event, body",
     }
-    return {
+    rows = {
         table: sorted(
             (tuple(row) for row in store.rows(f"SELECT {names} FROM {table}", {})), key=repr
         )
         for table, names in columns.items()
     }
+    return rows | {"traits": traits(store)}
+
+
+def traits(store: ProfileStore) -> list[tuple[object, ...]]:
+    """What the rows of traits say together, by profile."""
+    bodies: dict[str, list[str]] = {}
+    query = "SELECT profile_id, body FROM traits ORDER BY profile_id, refresh_id"
+    for profile_id, body in store.rows(query, {}):
+        bodies.setdefault(profile_id, []).append(body)
+    said = ((profile_id, added_up(some)) for profile_id, some in bodies.items())
+    return [(profile_id, msgspec.json.encode(values)) for profile_id, values in said if values]
