@@ -32,7 +32,7 @@ SELECT collection, profile_id, key, last.*, refresh_id FROM (
 
 def tidy(session: Session, lake: Lake, log: str, *, held: int | None, finished: int) -> int:
     """Write a log anew without replaced rows when it has twice as many as it had after the last
-    time, `held` (None: there was none); returns what to give the next time.
+    time, `held` (None or 0: there was nothing to tidy); returns what to give the next time.
 
     Where that is not due yet, many small files become few. `finished` is the last refresh that
     did; rows of a later one may be taken back yet, so while there are some, nothing is dropped.
@@ -40,7 +40,7 @@ def tidy(session: Session, lake: Lake, log: str, *, held: int | None, finished: 
     session.view(log)
     named = exp.to_identifier(log, quoted=True).sql(dialect="duckdb")
     rows, last = session.fetch(_SIZE.format(log=named)).to_pylist()[0].values()
-    if held is None:
+    if not held:
         return int(rows)
     if rows <= 2 * held + FEW or last > finished:
         lake.compact(log, above=MANY_FILES)

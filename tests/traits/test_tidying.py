@@ -67,7 +67,7 @@ def test_last_rows_stay_as_they_are(log: Log) -> None:
     assert sorted(log.rows) == [("a", "x", "3", 3), ("a", "y", '"é"', 1), ("b", "x", "null", 2)]
 
 
-@pytest.mark.parametrize(("held", "left"), [(None, 6), (3, 3), (4, 4)])
+@pytest.mark.parametrize(("held", "left"), [(None, 6), (0, 6), (3, 3), (4, 4)])
 def test_not_before_it_has_doubled(log: Log, held: int | None, left: int) -> None:
     assert log.tidy(held=held, finished=3) == left
     assert len(log.rows) == 6
