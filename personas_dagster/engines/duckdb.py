@@ -54,6 +54,8 @@ class DuckDBEngine:
                 "threads": self.threads,
                 "temp_directory": spill,
                 "preserve_insertion_order": False,
+                # Nothing outlives the session: a checkpoint would only write it all once more.
+                "checkpoint_threshold": "1TB",
                 "autoinstall_known_extensions": False,
                 "TimeZone": "UTC",
             }
