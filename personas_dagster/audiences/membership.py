@@ -40,12 +40,14 @@ _BEFORE = """
 CREATE OR REPLACE TEMP TABLE members_before AS
 SELECT m.* FROM members m SEMI JOIN evaluated_audiences USING (audience)
 """
-# Who exits does so with every profile that was merged into it.
-_ROWS = """
+_ENTERED = """
 INSERT INTO member_rows
 SELECT audience, collection, profile_id, "at", NULL, refresh_id
 FROM member_changes SEMI JOIN evaluated_audiences USING (audience) WHERE change = 'entered'
-UNION ALL
+"""
+# Who exits does so with every profile that was merged into it.
+_EXITED = """
+INSERT INTO member_rows
 SELECT s.audience, s.collection, s.stored_id, s.entered_at, c.at, c.refresh_id
 FROM stored_members s JOIN member_changes c USING (audience, profile_id)
 WHERE c.change = 'exited' AND c.audience IN (FROM evaluated_audiences)
@@ -91,7 +93,8 @@ def compare(
     session.run(_BEFORE)
     session.run(_now(sorted(audiences)))
     session.run(_CHANGES, [as_of, run_id, refresh_id])
-    session.run(_ROWS)
+    session.run(_ENTERED)
+    session.run(_EXITED)
     sizes = session.fetch("SELECT audience, count(*) AS n FROM members_now GROUP BY ALL")
     return {row["audience"]: row["n"] for row in sizes.to_pylist()}
 

@@ -21,7 +21,7 @@ from personas_dagster.query import Definition, evaluate, plan, sql, typed_column
 from personas_dagster.query.timing import upstream
 from personas_dagster.traits import changes
 from personas_dagster.traits.standing import SAMPLE, Check, Standing, divide, record_of, touch
-from personas_dagster.traits.world import prepare_values, prepare_world
+from personas_dagster.traits.world import gather_messages, prepare_values, prepare_world
 
 _BATCH = 10  # traits that are compared with what is stored at once, of all profiles
 _BEFORE = """
@@ -139,6 +139,8 @@ class _Pass:
         typed = typed_columns(tuple(wanted))
         layers = prepare_world(self.session, typed=typed, of=of)
         made = plan(wanted, as_of=self.as_of, audiences=self.audiences, layers=layers)
+        if self.base:
+            gather_messages(self.session, layers, made)
         evaluate(self.session, made)
         traits = [one.key for one in definitions if one.kind == "trait"]
         if self.base and traits:
@@ -156,7 +158,7 @@ class _Pass:
         session = self.session
         session.run(_values(keys, self.as_of))
         if self.base:
-            changes.current(session, "computed_traits", log="touched_log")
+            changes.current(session, "computed_traits", log="touched_log", roots="touched_ids")
         session.run(_BEFORE.format(keys=_among("key", keys)))
         changes.compare(
             session,

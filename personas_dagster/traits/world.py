@@ -15,7 +15,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from personas_dagster.interfaces import Session
-from personas_dagster.query import Layer, Typed
+from personas_dagster.query import Layer, Plan, Typed
 from personas_dagster.query.compile_events import MESSAGES
 from personas_dagster.traits.changes import current
 
@@ -40,13 +40,14 @@ FROM stored_members GROUP BY ALL
 # Whoever was ever in: for those who are in no more, the audience is false and not absent. Those
 # who are still in count as well, so that one who leaves in this refresh is false in it already.
 _FORMER = """
-CREATE OR REPLACE TEMP TABLE former_members AS
+CREATE OR REPLACE TEMP TABLE all_former_members AS
 SELECT DISTINCT c.audience, coalesce(m.parent_id, c.profile_id) AS profile_id
 FROM audience_changes c LEFT JOIN graph_parents m ON m.child_id = c.profile_id
 WHERE $1 IS NULL OR c.as_of <= $1::TIMESTAMPTZ
 """
+# A view: what definitions ask of it is of few audiences.
 _FORMER_OF = """
-CREATE OR REPLACE TEMP TABLE former_members AS
+CREATE OR REPLACE TEMP VIEW former_members AS
 SELECT DISTINCT c.audience, t.root_id AS profile_id
 FROM audience_changes c JOIN {of} t USING (profile_id)
 """
@@ -83,9 +84,12 @@ SELECT g.collection, g.profile_id,
        coalesce(bool_or(i.type IN ('user_id', 'email', 'android.idfa', 'ios.idfa')), false)
            AS is_known,
        coalesce(bool_or(i.type = 'anonymous_id'), false) AS has_anonymous_id
-FROM graph_profiles g {only} LEFT JOIN graph_identifiers i USING (profile_id)
+FROM graph_profiles g {only} LEFT JOIN {identifiers} i USING (profile_id)
 GROUP BY ALL
 """
+_IDENTIFIERS_OF = """(
+    SELECT o.root_id AS profile_id, i.type FROM identifiers i JOIN {of} o USING (profile_id)
+)"""
 _TRAITS = """
 CREATE OR REPLACE TEMP VIEW traits AS
 SELECT collection, profile_id, key, arg_min(value, class) AS value FROM (
@@ -158,8 +162,11 @@ def prepare_messages(
 
 def prepare_profiles(session: Session, *, of: str | None = None) -> None:
     """`profiles`, with what they are known by."""
-    only = f"SEMI JOIN {_quoted(of)} o ON o.root_id = g.profile_id" if of else ""
-    session.run(_PROFILES.format(only=only))
+    only, identifiers = "", "graph_identifiers"
+    if of:
+        only = f"SEMI JOIN {_quoted(of)} o ON o.root_id = g.profile_id"
+        identifiers = _IDENTIFIERS_OF.format(of=_quoted(of))
+    session.run(_PROFILES.format(only=only, identifiers=identifiers))
 
 
 def prepare_traits(
@@ -171,6 +178,7 @@ def prepare_traits(
         session.run(_FORMER_OF.format(of=_quoted(of)))
     else:
         session.run(_FORMER, [as_of])
+        session.run("CREATE OR REPLACE TEMP VIEW former_members AS FROM all_former_members")
     session.run(_TRAITS)
 
 
@@ -187,6 +195,22 @@ def message_layers(
         session.run(_MESSAGES.format(name=name, table=table, typed=columns, **_roots("e", of)))
         layers.append(Layer(name, held))
     return layers or MESSAGES
+
+
+def gather_messages(session: Session, layers: Sequence[Layer], made: Plan) -> None:
+    """What a plan reads of the layers' messages, read once: worth it where they are few."""
+    columns = {one.name for _, query in made.statements for one in query.find_all(exp.Column)}
+    for layer in layers:
+        there = session.fetch(f"DESCRIBE {_quoted(layer.relation)}").column("column_name")
+        listed = ", ".join(_quoted(name) for name in there.to_pylist() if name in columns)
+        gathered = _quoted(f"gathered_{layer.relation}")
+        session.run(
+            f"CREATE OR REPLACE TEMP TABLE {gathered} AS "
+            f"SELECT {listed} FROM {_quoted(layer.relation)}"
+        )
+        session.run(
+            f"CREATE OR REPLACE TEMP VIEW {_quoted(layer.relation)} AS SELECT * FROM {gathered}"
+        )
 
 
 def _roots(alias: str, of: str | None) -> dict[str, str]:
