@@ -53,6 +53,22 @@ _TOUCHED = (
     SELECT profile_id FROM graph_profiles WHERE load_id > $1
     """,
 )
+# Their identifiers, read once: under the profile that each was stored for, and under its root.
+_THEIRS = (
+    """
+    CREATE OR REPLACE TEMP TABLE stored_theirs AS
+    SELECT i.*, r.root_id FROM identifiers i JOIN (
+        SELECT profile_id, profile_id AS root_id FROM renamed
+        UNION ALL
+        SELECT child_id, parent_id FROM graph_parents
+        SEMI JOIN renamed ON renamed.profile_id = parent_id
+    ) r USING (profile_id)
+    """,
+    """
+    CREATE OR REPLACE TEMP VIEW theirs AS
+    SELECT * EXCLUDE (profile_id, root_id), root_id AS profile_id FROM stored_theirs
+    """,
+)
 # Keys of custom traits that were said, and are those of definitions that are gone: what is shown
 # under them is not in the new rows alone.
 _GONE = """
@@ -204,8 +220,8 @@ def _fill(
             name: writer.copy(name, session.stream(query))
             for name, query in {
                 "profiles": "SELECT * FROM whole_profiles ORDER BY profile_id",
-                "external_ids": rows.EXTERNAL_IDS.format(of=""),
-                "identifiers": rows.IDENTIFIERS.format(of=""),
+                "external_ids": rows.EXTERNAL_IDS.format(identifiers="graph_identifiers"),
+                "identifiers": rows.IDENTIFIERS.format(identifiers="graph_identifiers"),
                 "parents": rows.PARENTS.format(of=""),
                 "links": rows.LINKS.format(where=""),
             }.items()
@@ -222,7 +238,7 @@ def _profiles_with_last(session: Session) -> None:
     session.run(
         "CREATE OR REPLACE TEMP VIEW whole_profiles AS "
         "SELECT p.*, l.updated_at, l.last_message_id, l.last_source_id "
-        f"FROM ({rows.PROFILES.format(profiles='graph_profiles', of='')}) p "
+        f"FROM ({rows.PROFILES.format(profiles='graph_profiles', identifiers='identifiers')}) p "
         f"LEFT JOIN ({rows.LAST}) l USING (profile_id)"
     )
 
@@ -298,6 +314,8 @@ def _find_touched(session: Session, held: Held, published: Published) -> None:
     session.register("other_keys", keys)
     for statement in _TOUCHED:
         session.run(statement, [held.graph_load])
+    for statement in _THEIRS:
+        session.run(statement)
     session.register(
         "defined",
         pa.table({"key": pa.array([*published.computed, *published.audiences], pa.string())}),
@@ -312,17 +330,14 @@ def _stage(session: Session, writer: Writer, held: Held, published: Published) -
     """Everything new beside the store's tables; returns the rows, by table."""
     new = "(SELECT p.* FROM graph_profiles p SEMI JOIN renamed USING (profile_id))"
     of_merged = "SEMI JOIN merged ON merged.profile_id = parent_id"
-    of_renamed = "SEMI JOIN renamed n ON n.profile_id = i.profile_id"
     found = {
         name: writer.copy(f"new_{name}", session.stream(query))
         for name, query in {
-            "profiles": rows.PROFILES.format(
-                profiles=new, of="SEMI JOIN renamed USING (profile_id)"
-            ),
+            "profiles": rows.PROFILES.format(profiles=new, identifiers="stored_theirs"),
             "last": rows.LAST,
             "parents": rows.PARENTS.format(of=of_merged),
-            "identifiers": rows.IDENTIFIERS.format(of=of_renamed),
-            "external_ids": rows.EXTERNAL_IDS.format(of=of_renamed),
+            "identifiers": rows.IDENTIFIERS.format(identifiers="theirs"),
+            "external_ids": rows.EXTERNAL_IDS.format(identifiers="theirs"),
             "links": rows.LINKS.format(where=_LINKED.format(after=held.graph_load)),
         }.items()
     }

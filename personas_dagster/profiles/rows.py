@@ -71,7 +71,7 @@ PROFILES = """
 SELECT p.profile_id, p.collection, epoch_us(p.created_at) AS created_at, p.first_message_id,
        s.source_id AS first_source_id
 FROM {profiles} p LEFT JOIN (
-    SELECT profile_id, first_message_id, min(source_id) AS source_id FROM identifiers {of}
+    SELECT profile_id, first_message_id, min(source_id) AS source_id FROM {identifiers}
     WHERE source_id IS NOT NULL GROUP BY ALL
 ) s ON s.profile_id = p.profile_id AND s.first_message_id = p.first_message_id
 """
@@ -96,7 +96,7 @@ WHERE e.account_id IS NOT NULL AND e.load_id > {after}
 """
 IDENTIFIERS = """
 SELECT i.type, i.value, i.collection, i.profile_id
-FROM graph_identifiers i {of} ORDER BY i.type, i.value, i.collection
+FROM {identifiers} i ORDER BY i.type, i.value, i.collection
 """
 EXTERNAL_IDS = """
 SELECT profile_id, '[' || string_agg(
@@ -104,7 +104,7 @@ SELECT profile_id, '[' || string_agg(
     || ',' || coalesce(to_json(source_id)::VARCHAR, 'null') || ',' || epoch_us(first_seen_at)
     || ',' || coalesce(to_json(first_message_id)::VARCHAR, 'null') || ']',
     ',' ORDER BY first_seen_at, type, value) || ']' AS body
-FROM graph_identifiers i {of} GROUP BY profile_id ORDER BY profile_id
+FROM {identifiers} GROUP BY profile_id ORDER BY profile_id
 """
 LINKS = """
 SELECT user_profile_id AS profile_id, account_profile_id AS to_profile_id,
