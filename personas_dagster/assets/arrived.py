@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 import sqlalchemy as sa
 
+from personas_dagster.assets import drawing
 from personas_dagster.assets import metadata as show
 from personas_dagster.events import LoadReport
 from personas_dagster.spaces import Space
@@ -115,7 +116,7 @@ def metadata(space: Space, new: Arrived, report: LoadReport) -> dict[str, Any]:
         **new.counts,
         **({"before_first_partition": early} if early else {}),
         **({"damaged_files": _damaged(report)} if report.damaged else {}),
-        **({"by_day": show.bars(days, title="messages by day received")} if days else {}),
+        **({"by_day": drawing.bars(days, title="messages by day received")} if days else {}),
     }
 
 

@@ -49,7 +49,7 @@ def _custom_traits(names: Names) -> dg.AssetsDefinition:
             metadata={
                 "as_of": dg.MetadataValue.timestamp(this.as_of),
                 "values_changed": sum(done.changed.values()),
-                "changes": show.bars(done.changed, title="profiles that changed, by trait"),
+                "changes": drawing.bars(done.changed, title="profiles that changed, by trait"),
             }
         )
 
@@ -280,7 +280,7 @@ def _results(
             metadata={
                 "as_of": as_of,
                 "dagster/row_count": sum(members.values()),
-                "sizes": show.bars(members, title="members by audience"),
+                "sizes": drawing.bars(members, title="members by audience"),
                 "table_size": show.size(space.lake.bytes("audience_memberships")),
             },
         )

@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from personas_dagster import intake, refresh
-from personas_dagster.assets import arrived
+from personas_dagster.assets import arrived, drawing
 from personas_dagster.assets import metadata as show
 from personas_dagster.assets.keys import Names, declared_at, owners
 from personas_dagster.resources import SpaceResource
@@ -136,7 +136,7 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
             }
             if written:
                 named = {row["event"]: row["n"] for row in session.fetch(_BY_EVENT).to_pylist()}
-                metadata["by_event"] = show.bars(named, title="messages by event")
+                metadata["by_event"] = drawing.bars(named, title="messages by event")
         return dg.MaterializeResult(metadata=metadata)
 
     return [landing, raw_events, dg.AssetsDefinition(specs=[rejected_events]), events]

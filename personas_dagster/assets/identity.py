@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from personas_dagster import refresh
+from personas_dagster.assets import drawing
 from personas_dagster.assets import metadata as show
 from personas_dagster.assets.attempts import for_good, never_again
 from personas_dagster.assets.keys import Names, owners
@@ -48,7 +49,7 @@ def assets(names: Names) -> list[dg.AssetsDefinition]:
                 "dagster/row_count": proposal.messages,
                 "messages_without_profile": proposal.without_profile,
                 **{f"new_{name}": count for name, count in proposal.counts.items()},
-                "merges_prevented": show.bars(
+                "merges_prevented": drawing.bars(
                     dict(proposal.dropped_by_limit), title="identifiers dropped, by limit"
                 ),
                 "hub_identifiers": show.table([_proposed(hub) for hub in proposal.hubs]),
@@ -86,7 +87,7 @@ def assets(names: Names) -> list[dg.AssetsDefinition]:
                 "load_id": applied.load_id,
                 **{f"new_{name}": rows for name, rows in applied.rows.items()},
                 **{f"{row['collection']}_now": row["profiles"] for row in totals},
-                "identifiers": show.bars(
+                "identifiers": drawing.bars(
                     {row["type"]: row["n"] for row in kinds}, title="identifiers by type"
                 ),
                 "digests": dg.MetadataValue.json(dict(applied.digests)),

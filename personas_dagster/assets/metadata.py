@@ -9,7 +9,6 @@ import dagster as dg
 
 from personas_dagster.identity.rebuilding import Rebuilt
 
-_MOST_BARS = 60
 _MOST_LINES = 12
 _FEW_POINTS = 40
 
@@ -31,30 +30,6 @@ def table(rows: Sequence[Mapping[str, Any]]) -> dg.MetadataValue[Any]:
 def _kind(value: object) -> str:
     names = {bool: "bool", int: "int", float: "float"}
     return names.get(type(value), "string")
-
-
-def bars(values: Mapping[str, float], *, title: str) -> dg.MetadataValue[Any]:
-    """A bar chart, as a picture in Markdown. Only the last 60 values where there are more."""
-    if not values:
-        return dg.MetadataValue.md("nothing to draw")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    shown = dict(list(values.items())[-_MOST_BARS:])
-    figure = Figure(figsize=(9, 2.6 if len(shown) > 12 else 0.6 + 0.32 * len(shown)), dpi=80)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    if len(shown) > 12:
-        axes.bar(range(len(shown)), list(shown.values()), color="#4f46e5")
-        step = max(1, len(shown) // 8)
-        axes.set_xticks(range(0, len(shown), step), list(shown)[::step], fontsize=7)
-    else:
-        axes.barh(list(shown)[::-1], list(shown.values())[::-1], color="#4f46e5")
-        axes.tick_params(labelsize=8)
-    axes.set_title(title, fontsize=9, loc="left")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    return _picture(figure, title)
 
 
 def rebuilt(done: Rebuilt | None) -> dict[str, Any]:
