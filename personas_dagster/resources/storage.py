@@ -1,11 +1,11 @@
 """Dagster's SQLite event log, kept from repeating itself.
 
-It makes a new engine for each event and each question, so that every statement is compiled anew
-and every schema looked at again; it writes the planned assets of a run one by one, and asks for
-the records of an operation's inputs one by one. With a few hundred definitions that is most of
-an hourly run. What is stored stays the same. Private parts of Dagster are replaced in this process,
-since no setting reaches them: hence `dagster<1.14` and tests that count; a Dagster without one of
-them is left as it is.
+It makes a new engine and connection for each event and each question, so that every statement is
+compiled anew, every schema looked at again and the disk waited for; it writes the planned assets
+of a run one by one, and asks for the records of an operation's inputs one by one. With a few
+hundred definitions that is most of an hourly run. What is stored stays the same. Private parts of
+Dagster are replaced in this process, since no setting reaches them: hence `dagster<1.14` and tests
+that count; a Dagster without one of them is left as it is.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -58,16 +59,39 @@ def make_cheap() -> None:
 
 
 def _kept_engine(url: str, **options: Any) -> sa.Engine:
-    """An engine without pool holds statements only; which are dropped oldest first."""
+    """An engine that keeps its connection: SQLite writes its log into the database, and waits for
+    the disk, each time the last one is closed. Engines are dropped oldest first."""
     engine = _engines.pop(url, None)
     if engine is None:
-        engine = _make_engine(url, **options)
-        # After a power cut the last events may be gone from the log; the lake does not read it.
-        sa.event.listen(engine, "connect", lambda c, _: c.execute("PRAGMA synchronous=NORMAL"))
+        engine = _make_engine(url, **{**options, "poolclass": sa.QueuePool})
+        sa.event.listen(engine, "connect", _opened)
+        sa.event.listen(engine, "checkout", _still_there)
+        setattr(engine, "dispose", lambda: None)  # noqa: B010 - Dagster does so after each event
     _engines[url] = engine
     while len(_engines) > _KEPT_ENGINES:
-        del _engines[next(iter(_engines))]
+        sa.Engine.dispose(_engines.pop(next(iter(_engines))))
     return engine
+
+
+def _opened(connection: Any, record: Any) -> None:
+    # After a power cut the last events may be gone from the log; the lake does not read it.
+    connection.execute("PRAGMA synchronous=NORMAL")
+    record.info["of"] = _file_of(connection)
+
+
+def _still_there(connection: Any, record: Any, _: object) -> None:
+    """A connection is not used for a file that was replaced, nor in another process."""
+    if record.info["of"] != _file_of(connection):
+        raise sa.exc.DisconnectionError
+
+
+def _file_of(connection: Any) -> tuple[int, int, int] | None:
+    _, _, path = connection.execute("PRAGMA database_list").fetchone()
+    try:
+        found = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    return os.getpid(), found.st_dev, found.st_ino
 
 
 def _remembered(ask: Callable[..., bool], *, of: int) -> Callable[..., bool]:

@@ -1,5 +1,6 @@
 """Dagster's SQLite event log: what is stored stays the same, with less repeating."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,36 @@ def test_engines_are_kept(instance: dg.DagsterInstance, monkeypatch: pytest.Monk
     monkeypatch.setattr(storage, "_make_engine", counted)
     run(instance)
     assert len(urls) == len(set(urls)) <= 2  # the run's log, and the one of all runs
+
+
+def test_connections_are_kept(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    note = storage._opened
+
+    def counted(connection: Any, record: Any) -> None:
+        opened.append(Path(connection.execute("PRAGMA database_list").fetchone()[2]).stem)
+        note(connection, record)
+
+    monkeypatch.setattr(storage, "_opened", counted)
+    run_id = run(instance)
+    assert (
+        1 <= opened.count(run_id) <= 2 and opened.count("index") <= 2
+    )  # one while tables are made
+
+
+def test_a_log_that_was_replaced_is_opened_anew(tmp_path: Path) -> None:
+    storage.make_cheap()
+    for _ in range(2):
+        home = tmp_path / "home"
+        home.mkdir()
+        (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+        with dg.DagsterInstance.from_config(str(home)) as instance:
+            assert instance.get_asset_keys() == []
+            run(instance)
+            assert set(instance.get_asset_keys()) == {*PARTS, WHOLE}
+        shutil.rmtree(home)
 
 
 def test_planned_assets_are_stored_once(instance: dg.DagsterInstance) -> None:
