@@ -38,6 +38,17 @@ _SAID = """
 UNION ALL SELECT profile_id FROM {log} SEMI JOIN read_keys USING (key)
           WHERE refresh_id > {after}
 """
+# Few messages lie in an hour that a window's edge passed: only they are compared with the edges,
+# of which there are dozens.
+_NEAR = """
+CREATE OR REPLACE TEMP TABLE near_edges AS
+SELECT profile_id, event, timestamp FROM events
+WHERE month IN (FROM edge_months) AND profile_id IS NOT NULL
+  AND epoch_us(timestamp) // 3600000000 IN (FROM edge_hours)
+"""
+_CROSSED = """
+UNION ALL SELECT profile_id FROM near_edges WHERE {crossed}
+"""
 _TOUCHED = """
 CREATE OR REPLACE TEMP TABLE touched AS
 SELECT DISTINCT coalesce(m.parent_id, t.profile_id) AS profile_id
@@ -246,9 +257,7 @@ def touch(
     some = _NEW.format(after=int(base.load_id))
     for log in _LOGS:
         some += _SAID.format(log=log, after=int(base.refresh_id))
-    edges = _edges(times, base.as_of, as_of)
-    if edges is not None:
-        some += f"UNION ALL {edges.sql(dialect='duckdb')}"
+    some += _edges(session, times, base.as_of, as_of)
     session.run(_TOUCHED.format(some=some))
     linked = any(one.collection == "accounts" for one in definitions)
     profiles = _one(session, "SELECT count(*) FROM graph_profiles")
@@ -298,18 +307,24 @@ def _closed(session: Session, linked: bool, most: int) -> bool:
     return False
 
 
-def _edges(times: Sequence[Timing], before: dt.datetime, now: dt.datetime) -> exp.Select | None:
-    """The profiles of messages that entered or left a window between two instants."""
-    spans: dict[str, set[dt.timedelta]] = {}
+def _edges(session: Session, times: Sequence[Timing], before: dt.datetime, now: dt.datetime) -> str:
+    """The profiles of messages that entered or left a window between two instants; or nothing."""
+    delays: dict[str, set[dt.timedelta]] = {}
     for one in times:
         for event, delay in one.edges:
-            spans.setdefault(event, set()).add(delay)
+            delays.setdefault(event, set()).add(delay)
+    spans = {
+        event: sorted((shift(before, -delay), shift(now, -delay)) for delay in some)
+        for event, some in delays.items()
+    }
+    if not spans:
+        return ""
+    hours, months = set[int](), set[str]()
     crossed: list[exp.Expr] = []
-    months: set[str] = set()
-    for event, delays in sorted(spans.items()):
-        stamps = []
-        for delay in sorted(delays):
-            low, high = shift(before, -delay), shift(now, -delay)
+    for event, some in sorted(spans.items()):
+        stamps: list[exp.Expr] = []
+        for low, high in some:
+            hours |= set(range(_hour(low), _hour(high) + 1))
             months |= months_between(low, high)
             stamps.append(
                 exp.Between(
@@ -318,15 +333,15 @@ def _edges(times: Sequence[Timing], before: dt.datetime, now: dt.datetime) -> ex
             )
         named = sql.compare("=", sql.column("event"), sql.text(event))
         crossed.append(sql.all_of([named, sql.any_of(stamps)]))
-    if not crossed:
-        return None
-    in_months = exp.In(this=sql.column("month"), expressions=[sql.text(m) for m in sorted(months)])
-    there = sql.is_not_null(sql.column("profile_id"))
-    return sql.select(
-        [sql.column("profile_id")],
-        sql.table("events"),
-        where=sql.all_of([in_months, there, sql.any_of(crossed)]),
-    )
+    session.register("edge_hours", pa.table({"hour": pa.array(sorted(hours), pa.int64())}))
+    session.register("edge_months", pa.table({"month": pa.array(sorted(months), pa.string())}))
+    session.run(_NEAR)
+    return _CROSSED.format(crossed=sql.any_of(crossed).sql(dialect="duckdb"))
+
+
+def _hour(instant: dt.datetime) -> int:
+    """The number of the instant's hour since 1970."""
+    return int(instant.timestamp() // 3600)
 
 
 def months_between(low: dt.datetime, high: dt.datetime) -> set[str]:
