@@ -110,6 +110,6 @@ class Engine(Protocol):
     def session(self, lake: Lake, *, memory: str | None = None) -> AbstractContextManager[Session]:
         """A session on the lake as it stands.
 
-        Beyond `memory`, a size such as "1GB", work goes to disk, unless the engine's own settings
-        say another size.
+        Beyond `memory`, a size ("1GB") or a share of what there is ("25%"; by default, half),
+        work goes to disk, unless the engine's own settings say another.
         """

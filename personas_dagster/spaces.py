@@ -59,7 +59,11 @@ class Space:
     @cached_property
     def engine(self) -> DuckDBEngine:
         engine = self.settings.engine
-        return DuckDBEngine(threads=engine.threads, memory_limit=engine.memory_limit)
+        return DuckDBEngine(
+            threads=engine.threads,
+            memory_limit=engine.memory_limit,
+            spill=self.project.root / engine.temp_directory,
+        )
 
     @cached_property
     def state(self) -> State:

@@ -7,20 +7,22 @@ lists of their Delta snapshots, so no DuckDB extension is needed.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 from sqlglot import exp
 
+from personas_dagster.engines.spill import spill_folder
 from personas_dagster.interfaces import Data, Lake
 from personas_dagster.lake.tables import INSTANT, TABLES, Table
 from personas_dagster.query.typed import MARK, PREFIX, mark
 
 _BATCH_ROWS = 122_880
+_MEMORY = "50%"  # of the machine's, or of its container's; DuckDB's own default leaves too little
 _FOOTERS = f"""
 SELECT file_name, path_in_schema, stats_min_value, stats_max_value FROM parquet_metadata($1)
 WHERE starts_with(path_in_schema, '{PREFIX}')
@@ -38,20 +40,29 @@ _HELD: dict[str, frozenset[str]] = {}
 class DuckDBEngine:
     """Settings of the engine; `session` opens a connection.
 
-    `memory_limit` is a size that DuckDB understands ("4GB"); beyond it, work spills to disk.
+    `memory_limit` is a size that DuckDB understands ("4GB"), or a share of the memory that the
+    machine or its container has ("25%"); beyond it, work spills to files under `spill`.
     """
 
     dialect = "duckdb"
 
-    def __init__(self, *, threads: int | None = None, memory_limit: str | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        threads: int | None = None,
+        memory_limit: str | None = None,
+        spill: Path | None = None,
+    ) -> None:
         self.threads = threads or os.cpu_count() or 1
         self.memory_limit = memory_limit
+        self.spill = spill
 
     @contextmanager
     def session(self, lake: Lake, *, memory: str | None = None) -> Iterator[DuckDBSession]:
-        with tempfile.TemporaryDirectory(prefix="personas-spill-") as spill:
+        with spill_folder(self.spill) as spill:
             settings: dict[str, Any] = {
                 "threads": self.threads,
+                "memory_limit": self.memory_limit or memory or _MEMORY,
                 "temp_directory": spill,
                 "preserve_insertion_order": False,
                 # Nothing outlives the session: a checkpoint would only write it all once more.
@@ -59,8 +70,6 @@ class DuckDBEngine:
                 "autoinstall_known_extensions": False,
                 "TimeZone": "UTC",
             }
-            if limit := self.memory_limit or memory:
-                settings["memory_limit"] = limit
             connection = duckdb.connect(":memory:", config=settings)
             try:
                 yield DuckDBSession(connection, lake)

@@ -96,7 +96,8 @@ def is_suppressed(space: Space, identifier: Identifier) -> bool:
 
 def leftovers(space: Space, person: Person, more: Sequence[Path] = ()) -> list[Path]:
     """The files of the space that still hold an identifier of the person."""
-    roots = [space.landing_folder, *exports.written(space.state), *more]
+    spilled = space.project.root / space.settings.engine.temp_directory
+    roots = [space.landing_folder, spilled, *exports.written(space.state), *more]
     if "://" not in str(space.settings.lake.location):
         roots.append(space.project.root / str(space.settings.lake.location))
     url = space.state.url

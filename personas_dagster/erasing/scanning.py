@@ -70,9 +70,12 @@ def _quoted(name: str) -> str:
 
 def _in_stream(path: Path, pattern: re.Pattern[bytes], *, packed: bool = False) -> bool:
     carry = b""
-    with gzip.open(path) if packed else path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            if pattern.search(carry + block):
-                return True
-            carry = block[-_OVERLAP:]
+    try:
+        with gzip.open(path) if packed else path.open("rb") as stream:
+            while block := stream.read(_BLOCK):
+                if pattern.search(carry + block):
+                    return True
+                carry = block[-_OVERLAP:]
+    except FileNotFoundError:
+        pass  # a session that had it on disk has ended
     return False

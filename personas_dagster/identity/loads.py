@@ -39,6 +39,7 @@ from personas_dagster.state.schema import identity_loads, loads
 GRAPH_TABLES = ("profiles", "identifiers", "merges", "account_links", "dropped_identifiers")
 _DONE = ("applied", "settled")
 _TRAILING = 20
+_MEMORY = "25%"  # for the engine: the arrays beside it take twice as much
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def propose_load(
             counts={},
         )
         load_id = int(connection.execute(row.returning(identity_loads.c.load_id)).scalar_one())
-    with engine.session(lake) as session:
+    with engine.session(lake, memory=_MEMORY) as session:
         places = {"after_load": after, "through_load": through}
         rules = under_facts(session, rules, decisions(state), **places)
         proposal = propose(

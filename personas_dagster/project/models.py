@@ -176,7 +176,12 @@ class LakeModel(Model):
 class EngineModel(Model):
     type: Literal["duckdb"] = "duckdb"
     threads: int | None = Field(default=None, ge=1)
-    memory_limit: str | None = Field(default=None, pattern=r"^\d+(\.\d+)? ?(MB|GB|MiB|GiB)$")
+    memory_limit: str | None = Field(
+        default=None, pattern=r"^(\d+(\.\d+)? ?(MB|GB|MiB|GiB)|[1-9]\d?%|100%)$"
+    )
+    temp_directory: str = Field(
+        default=".personas/spill", description="for what memory cannot hold"
+    )
 
 
 class StateModel(Model):

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pytest
 from sqlglot import exp
 
 from personas_dagster.engines import DuckDBEngine
+from personas_dagster.errors import StoreError
+from personas_dagster.interfaces import Session
 from personas_dagster.lake import TABLES, DeltaLake
+from tests.place import SPACE, Place
 
 
 @pytest.fixture
@@ -108,3 +116,73 @@ def test_spills_beyond_its_memory(lake: DeltaLake) -> None:
             "ORDER BY h)"
         )
     assert found.to_pylist() == [{"n": 1_500_000}]
+
+
+LIMIT = "SELECT current_setting('memory_limit') AS size"
+
+
+def limit(session: Session) -> str:
+    return str(session.fetch(LIMIT).to_pylist()[0]["size"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked", "taken"),
+    [
+        (None, None, "50%"),
+        (None, "25%", "25%"),
+        (None, "1GB", "1GB"),
+        ("2GB", "25%", "2GB"),
+        ("10%", None, "10%"),
+    ],
+)
+def test_memory_is_bounded(
+    lake: DeltaLake, settings: str | None, asked: str | None, taken: str
+) -> None:
+    """By what the engine's settings say, else by what the session asks, else by half."""
+    with duckdb.connect(config={"memory_limit": taken}) as connection:
+        expected = connection.execute(LIMIT).fetchall()[0][0]
+    with DuckDBEngine(threads=1, memory_limit=settings).session(lake, memory=asked) as session:
+        assert limit(session) == expected
+
+
+def test_a_space_spills_in_its_project(place: Place, tmp_path: Path) -> None:
+    with place.space.engine.session(place.space.lake) as session:
+        (folder,) = (place.root / ".personas" / "spill").iterdir()
+        found = session.fetch("SELECT current_setting('temp_directory') AS folder").to_pylist()
+        assert found == [{"folder": str(folder)}]
+    assert list((place.root / ".personas" / "spill").iterdir()) == []
+    elsewhere = f"{{threads: 2, memory_limit: 20%, temp_directory: {tmp_path / 'fast'}}}"
+    place.write("resources/spaces/main.yaml", SPACE.replace("{threads: 2}", elsewhere))
+    with place.space.engine.session(place.space.lake):
+        assert len(list((tmp_path / "fast").iterdir())) == 1
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from personas_dagster.engines import DuckDBEngine
+from personas_dagster.lake import DeltaLake
+with DuckDBEngine(threads=1, spill=Path(sys.argv[1])).session(DeltaLake("none")):
+    (next(Path(sys.argv[1]).iterdir()) / "spilled").write_text("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_session_spilled_goes(lake: DeltaLake, tmp_path: Path) -> None:
+    engine = DuckDBEngine(threads=1, spill=tmp_path / "spill")
+    ended = subprocess.run([sys.executable, "-c", _KILLED, str(engine.spill)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    (left,) = (tmp_path / "spill").iterdir()
+    with engine.session(lake):
+        (lives,) = set((tmp_path / "spill").iterdir()) - {left}  # younger than it takes to lock
+        for folder in (left, lives):
+            os.utime(folder, (0, 0))
+        with engine.session(lake):
+            assert not left.exists() and lives.exists()
+
+
+def test_no_folder_to_spill_to(lake: DeltaLake, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    engine = DuckDBEngine(threads=1, spill=tmp_path / "file" / "spill")
+    with pytest.raises(StoreError, match="temp_directory"), engine.session(lake):
+        pass
