@@ -205,14 +205,17 @@ def last_rebuild(space: Space) -> dict[str, Any]:
 
 
 def explain(space: Space, a: Identifier, b: Identifier) -> dict[str, Any]:
-    """Why two identifiers are one profile or two, as JSON; what was decided about them too."""
+    """Why two identifiers are one profile or two, as JSON.
+
+    With what was decided about them, and about those that kept them apart.
+    """
     if a[0] != b[0]:
         raise PersonasError(f"{a[1]} is of {a[0]} and {b[1]} of {b[0]}; they are never one profile")
     decided = decisions(space.state)
     loads = replaying.recorded_loads(space.state)
     with space.session() as session:
         found = explain_two(session, loads, decided, a[1:], b[1:], collection=a[0])
-    show = _show(space)
+    show, about = _show(space), {a, b, *((a[0], *drop.identifier) for drop in found.drops)}
     return {
         "one_profile": found.is_one_profile,
         "profile_ids": list(found.profile_ids),
@@ -221,7 +224,7 @@ def explain(space: Space, a: Identifier, b: Identifier) -> dict[str, Any]:
             for step in found.chain
         ],
         "drops": [{**asdict(drop), "identifier": show(*drop.identifier)} for drop in found.drops],
-        "decisions": [_told(space, one) for one in decided if one.identifier in (a, b)],
+        "decisions": [_told(space, one) for one in decided if one.identifier in about],
     }
 
 

@@ -2,7 +2,8 @@
 
 A message that attached an identifier or merged profiles joined all identifiers that it was left
 with. The answer is the shortest chain of such messages from one identifier to the other; or,
-for two profiles, the identifiers that protection removed where a message named both.
+for two profiles, the identifiers that protection removed where a message named both, and those
+that a decision took away between them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from personas_dagster.errors import PersonasError
 from personas_dagster.identity.decisions import Decision, under_facts
 from personas_dagster.identity.extract import KEY, combinations, others_of, prepare_extraction
 from personas_dagster.identity.numbering import number
+from personas_dagster.identity.outcome import DETACHED
 from personas_dagster.identity.replaying import Load
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Session
@@ -86,24 +88,41 @@ SELECT d.message_id, d.received_at, d.type, d.value
 FROM dropped_identifiers d SEMI JOIN joined_by USING (message_id, received_at)
 WHERE d.collection = $1
 """
-_APART = """
-WITH near AS (
-    SELECT d.message_id, d.received_at, d.type, d.value, d.limit_broken, g.root_id
-    FROM (SELECT message_id, received_at, type, value, limit_broken,
-                 unnest(from_json(profiles_apart, '["VARCHAR"]')) AS profile_id
-          FROM dropped_identifiers WHERE collection = $1) d
-    JOIN graph_roots g USING (profile_id)
-    UNION
+# What a limit removed, or a decision did, from a message of one profile that touches the other;
+# and what a decision removed from messages of both: the first of each.
+_APART = f"""
+WITH own AS (
     SELECT d.message_id, d.received_at, d.type, d.value, d.limit_broken, g.root_id
     FROM dropped_identifiers d
     JOIN events e ON e.message_id = d.message_id AND e.received_at = d.received_at
     JOIN graph_roots g
       ON g.profile_id = CASE WHEN $1 = 'users' THEN e.profile_id ELSE e.account_id END
     WHERE d.collection = $1
+), detached AS (
+    SELECT * FROM own WHERE limit_broken = '{DETACHED}' AND root_id IN ($2, $3)
+), near AS (
+    SELECT d.message_id, d.received_at, d.type, d.value, d.limit_broken, g.root_id
+    FROM (SELECT message_id, received_at, type, value, limit_broken,
+                 unnest(from_json(profiles_apart, '["VARCHAR"]')) AS profile_id
+          FROM dropped_identifiers WHERE collection = $1) d
+    JOIN graph_roots g USING (profile_id)
+    UNION
+    FROM own
+    UNION
+    SELECT d.* REPLACE (i.profile_id AS root_id) FROM detached d
+    JOIN graph_identifiers i ON i.collection = $1 AND i.type = d.type AND i.value = d.value
+), shared AS (
+    SELECT type, value FROM detached GROUP BY ALL HAVING count(DISTINCT root_id) = 2
 )
 SELECT message_id, received_at, type, value, limit_broken FROM near
 WHERE root_id IN ($2, $3)
 GROUP BY ALL HAVING count(DISTINCT root_id) = 2
+UNION
+SELECT message_id, received_at, type, value, limit_broken FROM (
+    FROM detached SEMI JOIN shared USING (type, value)
+    QUALIFY row_number() OVER (
+        PARTITION BY type, value, root_id ORDER BY received_at, message_id) = 1
+)
 ORDER BY received_at, message_id, type, value
 """
 

@@ -81,6 +81,17 @@ def test_detach_publishes_the_graph_and_what_is_computed_on_it(shop: Personas, p
     assert shop("identity", "export").out == before
 
 
+def test_explain_tells_of_a_decision_between_two(shop: Personas, place: Any) -> None:
+    beside = said(4, anonymousId="kiosk", properties={"email": "e@x.com"})
+    shop("ingest", place.messages(beside, name="second.jsonl"))
+    assert shop("refresh", "--as-of", DAY.format(11)).code == 0
+    assert shop("identity", "detach", "anonymous_id:kiosk", "--yes", "--reason", "shared").code == 0
+    (found,) = shop("identity", "explain", "user_id:u1", "email:e@x.com").rows
+    assert [drop["message_id"] for drop in found["drops"]] == ["m1", "m4"]
+    (decision,) = found["decisions"]
+    assert (decision["what"], decision["reason"]) == ("detach", "shared")
+
+
 def test_delete_an_identifier(shop: Personas) -> None:
     ended = shop("identity", "delete", "user_id:u1", "--yes")
     assert ended.code == 1 and "last user_id" in ended.err

@@ -99,6 +99,30 @@ def test_explain_what_kept_two_apart(graph: Graph) -> None:
     assert why(graph, "user_id:u1", "user_id:u3").drops == ()
 
 
+def test_explain_what_a_detachment_keeps_apart(graph: Graph) -> None:
+    """A device named beside both: nobody else's message names the two."""
+    for number in (1, 11):
+        graph.take(
+            message(number, userId="u1", anonymousId="kiosk"),
+            message(number + 1, anonymousId="kiosk", properties={"email": "e@x.com"}),
+            message(number + 2, anonymousId="other", properties={"email": "f@x.com"}),
+        )
+    assert why(graph, "user_id:u1", "email:e@x.com").is_one_profile
+    graph.decide("detach", "anonymous_id", "kiosk")
+    graph.take(message(20, anonymousId="kiosk"))
+    found = why(graph, "user_id:u1", "email:e@x.com")
+    assert not found.is_one_profile
+    kiosk = ("anonymous_id", "kiosk")
+    assert [(drop.message_id, drop.identifier, drop.limit_broken) for drop in found.drops] == [
+        ("m0001", kiosk, "detached"),
+        ("m0002", kiosk, "detached"),
+    ]
+    # Beside its own profile, each message that it was taken from.
+    found = why(graph, "user_id:u1", "anonymous_id:kiosk")
+    assert [drop.message_id for drop in found.drops] == ["m0001", "m0011"]
+    assert why(graph, "user_id:u1", "email:f@x.com").drops == ()
+
+
 def test_explain_an_unknown_identifier(graph: Graph) -> None:
     graph.take(message(1, userId="u1"))
     with pytest.raises(PersonasError, match="user_id:nobody is on no profile"):
