@@ -74,22 +74,14 @@ def assets(names: Names) -> list[dg.AssetsDefinition]:
         if applied is None:
             return dg.MaterializeResult(metadata={"load_id": "no new messages"})
         refresh.note(held, this, identity=dict(applied.rows))
-        with held.session(held.lake) as session:
-            totals = session.fetch(
-                "SELECT collection, count(*) AS profiles FROM graph_profiles "
-                "GROUP BY ALL ORDER BY ALL"
-            ).to_pylist()
-            kinds = session.fetch(
-                "SELECT type, count(*) AS n FROM graph_identifiers GROUP BY ALL ORDER BY n DESC"
-            ).to_pylist()
+        profiles = sorted(applied.totals["profiles"].items())
+        kinds = sorted(applied.totals["identifiers"].items(), key=lambda kind: -kind[1])
         return dg.MaterializeResult(
             metadata={
                 "load_id": applied.load_id,
                 **{f"new_{name}": rows for name, rows in applied.rows.items()},
-                **{f"{row['collection']}_now": row["profiles"] for row in totals},
-                "identifiers": drawing.bars(
-                    {row["type"]: row["n"] for row in kinds}, title="identifiers by type"
-                ),
+                **{f"{collection}_now": count for collection, count in profiles},
+                "identifiers": drawing.bars(dict(kinds), title="identifiers by type"),
                 "digests": dg.MetadataValue.json(dict(applied.digests)),
             }
         )

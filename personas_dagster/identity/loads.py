@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from personas_dagster.errors import CheckFailed
 from personas_dagster.events.resolved import append_resolved
+from personas_dagster.identity import totals
 from personas_dagster.identity.assignment import resolve_messages
 from personas_dagster.identity.decisions import decisions, let_pass, under_facts
 from personas_dagster.identity.digests import combine, digest
@@ -29,6 +30,7 @@ from personas_dagster.identity.guard import CHECKS, Finding, Verdict, excused, j
 from personas_dagster.identity.links import LINK_COLUMNS, carried_links
 from personas_dagster.identity.propose import Proposal, propose
 from personas_dagster.identity.rules import IdentityRules
+from personas_dagster.identity.totals import Totals
 from personas_dagster.identity.views import prepare
 from personas_dagster.interfaces import Engine, Lake, Session
 from personas_dagster.lake.tables import TABLES
@@ -44,11 +46,12 @@ _MEMORY = "25%"  # for the engine: the arrays beside it take twice as much
 
 @dataclass(frozen=True)
 class Applied:
-    """What entered the graph: rows per table, and the digest of each table afterwards."""
+    """What entered the graph: rows per table; each table's digest, and the totals, afterwards."""
 
     load_id: int
     rows: Mapping[str, int]
     digests: Mapping[str, str]
+    totals: Totals
 
 
 def propose_load(
@@ -177,14 +180,15 @@ def _apply(
     load_id = row["load_id"]
     _update(state, load_id, status="applying")
     rows = write_candidates(lake, load_id)
-    before = _digests_before(state, load_id)
+    digests, counted = _before(state, load_id)
     with engine.session(lake) as session:
-        if before is None:
+        if digests is None:
             digests = graph_digests(session)
         else:
-            digests = carried(session, before, load_id=load_id)
-    _update(state, load_id, status="applied", applied_at=now, digests=digests)
-    return Applied(load_id, rows, digests)
+            digests = carried(session, digests, load_id=load_id)
+        counted = totals.whole(session) if counted is None else totals.carried(session, counted)
+    _update(state, load_id, status="applied", applied_at=now, digests=digests, totals=counted)
+    return Applied(load_id, rows, digests, counted)
 
 
 def write_candidates(lake: Lake, load_id: int) -> dict[str, int]:
@@ -230,18 +234,18 @@ def carried(session: Session, before: Mapping[str, str], *, load_id: int) -> dic
     return found
 
 
-def _digests_before(state: State, load_id: int) -> dict[str, str] | None:
-    """What the last load left; None when that is not known."""
+def _before(state: State, load_id: int) -> tuple[dict[str, str] | None, Totals | None]:
+    """The digests and the totals that the last load left; None for what is not known."""
     query = (
-        sa.select(identity_loads.c.digests)
+        sa.select(identity_loads.c.digests, identity_loads.c.totals)
         .where(identity_loads.c.status.in_(_DONE), identity_loads.c.load_id < load_id)
         .order_by(identity_loads.c.load_id.desc())
         .limit(1)
     )
     found = state.rows(query)
     if not found:
-        return dict.fromkeys(GRAPH_TABLES, combine([]))
-    return found[0]["digests"] or None
+        return dict.fromkeys(GRAPH_TABLES, combine([])), {}
+    return found[0]["digests"] or None, found[0]["totals"]
 
 
 def hubs(state: State) -> list[dict[str, Any]]:

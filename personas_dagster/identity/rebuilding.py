@@ -16,6 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from personas_dagster.identity import totals
 from personas_dagster.identity.component import derived, put, put_messages
 from personas_dagster.identity.decisions import decisions
 from personas_dagster.identity.facts import Identifier
@@ -30,6 +31,7 @@ from personas_dagster.identity.replaying import (
     replay,
 )
 from personas_dagster.identity.rules import IdentityRules
+from personas_dagster.identity.totals import Totals
 from personas_dagster.interfaces import Engine, Lake
 from personas_dagster.query import Typed
 from personas_dagster.state import State
@@ -38,13 +40,14 @@ from personas_dagster.state.schema import identity_loads, identity_rebuilds
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What a rebuild replayed and left: rows per table, and each table's digest."""
+    """What a rebuild replayed and left: rows per table, each table's digest, and the totals."""
 
     why: str
     loads: int
     messages: int
     rows: Mapping[str, int]
     digests: Mapping[str, str]
+    totals: Totals
 
 
 def ask(
@@ -174,7 +177,9 @@ def _left(
         for table in (*GRAPH_TABLES, "events"):
             session.view(table)
             rows[table] = int(session.fetch(f"SELECT count(*) FROM {table}").column(0)[0].as_py())
-    return Rebuilt("; ".join(row["why"] for row in waiting), loads, messages, rows, digests)
+        counted = totals.whole(session)
+    why = "; ".join(row["why"] for row in waiting)
+    return Rebuilt(why, loads, messages, rows, digests, counted)
 
 
 def _done(
@@ -212,12 +217,12 @@ def _done(
             connection.execute(
                 sa.update(identity_loads)
                 .where(identity_loads.c.load_id.in_([load.load_id for load in loads]))
-                .values(digests=None)
+                .values(digests=None, totals=None)
             )
             connection.execute(
                 sa.update(identity_loads)
                 .where(identity_loads.c.load_id == loads[-1].load_id)
-                .values(digests=dict(done.digests))
+                .values(digests=dict(done.digests), totals=done.totals)
             )
         connection.execute(
             sa.update(identity_rebuilds)

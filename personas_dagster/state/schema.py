@@ -71,6 +71,7 @@ identity_loads = sa.Table(
     sa.Column("reason", sa.Text),
     sa.Column("counts", sa.JSON, nullable=False),
     sa.Column("digests", sa.JSON),
+    sa.Column("totals", sa.JSON),
 )
 
 # What people decided about identifiers; rows are only added (identity/decisions.py).

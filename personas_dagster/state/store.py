@@ -15,7 +15,7 @@ from personas_dagster.errors import StateUnavailable
 from personas_dagster.state import schema
 from personas_dagster.state.leases import Lease
 
-HEAD = "0006"
+HEAD = "0007"
 _BUSY_SECONDS = 5.0
 _MIGRATION_LOCK = 7_665_072  # PostgreSQL's advisory lock; any number, the same in each process
 

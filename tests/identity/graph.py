@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import random
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,16 @@ class Graph:
         self.settle()
         return applied
 
+    def totals(self) -> Any:
+        """What the last load recorded that the graph holds."""
+        loads = state_schema.identity_loads
+        query = (
+            sa.select(loads.c.totals)
+            .where(loads.c.status.in_(("applied", "settled")))
+            .order_by(loads.c.load_id.desc())
+        )
+        return self.state.rows(query)[0]["totals"]
+
     def rows(self, query: str, *tables: str) -> list[dict[str, Any]]:
         with self.engine.session(self.lake) as session:
             prepare(session)
@@ -226,6 +237,10 @@ def assert_same(graph: Graph, oracle: Oracle) -> None:
         missing, extra = rows - found[name], found[name] - rows
         assert not missing and not extra, (name, sorted(map(str, missing))[:5],
                                            sorted(map(str, extra))[:5])  # fmt: skip
+    children = Counter(row[0] for row in found["merges"])
+    roots = Counter(row[1] for row in found["profiles"]) - children
+    kinds = Counter(row[1] for row in found["identifiers"])
+    assert graph.totals() == {"profiles": roots, "identifiers": kinds}
 
 
 def _ids(text: str) -> tuple[tuple[str, str], ...]:

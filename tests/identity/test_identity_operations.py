@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from personas_dagster.errors import PersonasError
 from personas_dagster.identity.decisions import decisions
@@ -13,6 +14,7 @@ from personas_dagster.identity.export import export
 from personas_dagster.identity.replaying import recorded_loads
 from personas_dagster.identity.rules import IdentityRules, TypeRule
 from personas_dagster.identity.views import prepare
+from personas_dagster.state.schema import identity_loads
 from tests.identity.conftest import NewGraph
 from tests.identity.graph import Graph, message
 from tests.identity.nasty import RULES
@@ -158,6 +160,18 @@ def test_export(graph: Graph) -> None:
     }
     (account,) = exported(graph, collection="accounts")
     assert account["external_ids"] == [{"type": "group_id", "id": "g"}]
+
+
+def test_totals_where_the_last_load_recorded_none(graph: Graph) -> None:
+    """As an earlier version left it: the graph is counted once."""
+    graph.take(message(1, userId="u1", anonymousId="a1"), message(2, groupId="g", anonymousId="a2"))
+    with graph.state.begin() as connection:
+        connection.execute(sa.update(identity_loads).values(totals=None))
+    applied = graph.take(message(3, userId="u1", anonymousId="a2"), message(4, userId="u2"))
+    assert applied.totals == {
+        "profiles": {"users": 2, "accounts": 1},
+        "identifiers": {"user_id": 2, "anonymous_id": 2, "group_id": 1},
+    }
 
 
 def test_a_load_without_a_message(place: Place) -> None:
