@@ -56,7 +56,7 @@ types: $(VENV)/installed-dev ## mypy, strict
 layers: $(VENV)/installed-dev ## Imports run one way
 	$(BIN)/lint-imports
 
-oracle: $(VENV)/installed-dev ## 60,000 nasty streams against the sequential reading (SEED=n for others)
+oracle: $(VENV)/installed-dev ## 95,000 nasty streams against the sequential reading (SEED=n for others)
 	PERSONAS_ORACLE_SEED=$(or $(SEED),1) PERSONAS_ORACLE_STREAMS=3400 \
 		$(BIN)/python -m pytest tests/identity/test_identity_oracle.py
 

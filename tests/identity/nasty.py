@@ -7,7 +7,7 @@ import random
 import re
 from typing import Any
 
-from personas_dagster.identity.rules import DEFAULT_BLOCKED, IdentityRules, TypeRule
+from personas_dagster.identity.rules import DEFAULT_BLOCKED, WINDOWS, IdentityRules, TypeRule
 from tests.identity.graph import START, Message
 
 RULES = {
@@ -47,6 +47,42 @@ RULES = {
 }
 _GAPS = (0, 0, 0, 1, 60, 3600, 43_200, 86_400, 3 * 86_400, 8 * 86_400, 31 * 86_400)
 _BLOCKED = ("null", "-1", "000-000", "anonymous", " ", "guest 1", "team@x.com")
+
+
+_KINDS = (
+    *("user_id", "anonymous_id", "email", "group_id", "phone", "loyalty"),
+    *("ios.id", "android.id", "cross_domain_id", "ga_client_id"),
+)
+_KEYS = {
+    "phone": ("phone_number", "phoneNumber", "phone", "tel-nr"),
+    "user_id": ("member_id",),
+    "group_id": ("company",),
+}
+
+
+def chance_rules(rng: random.Random) -> IdentityRules:
+    """Rules that nobody thought of."""
+    types = {
+        kind: TypeRule(
+            rng.choice([None, None, 1, 2, 3, 9]), rng.randint(1, 4), rng.choice([*WINDOWS])
+        )
+        for kind in _KINDS
+        if rng.random() < 0.6
+    }
+    blocked = {"*": DEFAULT_BLOCKED, "email": ("team@x.com",), "phone": (re.compile("2$"),)}
+    return IdentityRules(
+        types=types,
+        blocked={kind: entries for kind, entries in blocked.items() if rng.random() < 0.7},
+        keys={
+            kind: tuple(rng.sample(names, rng.randint(1, len(names))))
+            for kind, names in _KEYS.items()
+            if rng.random() < 0.5
+        },
+        cross_domain_id=rng.random() < 0.5,
+        alias=rng.choice(["ignore", "merge"]),
+        max_merges=rng.choice([1, 2, 5, 100]),
+        max_identifiers=rng.choice([2, 4, 8, 1_000]),
+    )
 
 
 def world(seed: int, rng: random.Random, length: int) -> list[Message]:

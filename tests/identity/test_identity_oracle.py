@@ -8,10 +8,11 @@ import random
 
 import pytest
 
+from personas_dagster.identity import resolve as resolving
 from personas_dagster.identity.loads import graph_digests
 from tests.identity.conftest import NewGraph
 from tests.identity.graph import Message, assert_same
-from tests.identity.nasty import RULES, world
+from tests.identity.nasty import RULES, chance_rules, world
 from tests.identity.oracle import Oracle
 from tests.identity.scenes import scene_stream
 
@@ -19,6 +20,8 @@ from tests.identity.scenes import scene_stream
 STREAMS = int(os.environ.get("PERSONAS_ORACLE_STREAMS", "0"))
 SEED = os.environ.get("PERSONAS_ORACLE_SEED", "")
 WORLDS, SCENES, LENGTH = STREAMS or 350, STREAMS or 80, 14
+# Sets of rules by chance, and streams for each.
+CHANCES, CHANCE_WORLDS = (60, STREAMS // 6) if STREAMS else (6, 100)
 
 
 def worlds(name: str, count: int = WORLDS, length: int = LENGTH) -> list[Message]:
@@ -72,3 +75,20 @@ def test_late_loads(name: str, new_graph: NewGraph) -> None:
     assert_same(graph, oracle)
     with graph.engine.session(graph.lake) as session:
         assert graph_digests(session) == applied.digests
+
+
+@pytest.mark.parametrize("number", range(CHANCES))
+def test_chance_rules(number: int, new_graph: NewGraph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules, streams and loads by chance, with the loop as it is and compiled."""
+    rng = random.Random(f"rules {number}{SEED}")
+    monkeypatch.setattr(resolving, "_WORTH_COMPILING", (0, 1_000_000)[number % 2])
+    rules = chance_rules(rng)
+    found = worlds(f"chance {number}", CHANCE_WORLDS, rng.choice([8, 14, 20]))
+    if rng.random() < 0.3:
+        rng.shuffle(found)  # late messages
+    oracle, graph = Oracle(rules), new_graph(rules)
+    cuts = {0, len(found), *(rng.randrange(len(found)) for _ in range(rng.randrange(4)))}
+    for start, end in itertools.pairwise(sorted(cuts)):
+        oracle.take(found[start:end])
+        graph.take(*found[start:end])
+    assert_same(graph, oracle)
