@@ -15,7 +15,7 @@ from personas_dagster.identity import keys
 from personas_dagster.identity.extract import KEY
 from personas_dagster.identity.messages import Messages
 from personas_dagster.identity.numbering import NONE
-from personas_dagster.identity.outcome import Resolved
+from personas_dagster.identity.outcome import Holders, Resolved, Rows
 from personas_dagster.interfaces import Session
 
 Ints = npt.NDArray[Any]
@@ -33,17 +33,24 @@ class Assigned:
     """The profiles of messages: by combination, and one by one where that depends on when."""
 
     combination: Ints  # those that have one reading
-    profiles: pa.Array
-    accounts: pa.Array
+    profiles: Holders
+    accounts: Holders
     single: pa.Table  # file_id, line, at, message_id, profile_id, account_id
 
-    def combinations(self, messages: Messages, *, load_id: int) -> pa.Table:
+    def combinations(self, messages: Messages, *, load_id: int) -> Rows:
         keys = messages.keys.select(list(KEY))
-        if len(self.combination) < keys.num_rows:
-            keys = keys.take(pa.array(self.combination))
-        table = keys.append_column("profile_id", self.profiles)
-        table = table.append_column("account_id", self.accounts)
-        return _with_load(table, load_id)
+
+        def named(piece: slice) -> pa.Table:
+            rows = self.combination[piece]
+            if len(self.combination) < keys.num_rows:
+                table = keys.take(pa.array(rows))
+            else:
+                table = keys.slice(piece.start, len(rows))
+            table = table.append_column("profile_id", self.profiles.of(rows))
+            table = table.append_column("account_id", self.accounts.of(rows))
+            return _with_load(table, load_id)
+
+        return Rows(len(self.combination), named)
 
     def messages(self, *, load_id: int) -> pa.Table:
         columns = ["file_id", "line", "profile_id", "account_id"]
@@ -51,7 +58,8 @@ class Assigned:
 
     def without_profile(self, messages: Messages) -> int:
         """How many messages name neither a person nor an account."""
-        nobody = np.asarray(pc.and_(pc.is_null(self.profiles), pc.is_null(self.accounts)))
+        profiles, accounts = (of.spots[self.combination] for of in (self.profiles, self.accounts))
+        nobody = (profiles == NONE) & (accounts == NONE)
         alone = pc.and_(
             pc.is_null(self.single.column("profile_id")),
             pc.is_null(self.single.column("account_id")),
@@ -75,26 +83,21 @@ def assigned(messages: Messages, users: Resolved, accounts: Resolved) -> Assigne
     rows = np.flatnonzero(is_twofold[users.places.combination])
     names = ("file_id", "line", "at", "message_id")
     single = pa.table({name: users.places.take(name, rows) for name in names})
-    of_users = users.profiles_of(users.reading(rows))
-    of_accounts = accounts.profiles_of(users.places.combination[rows])
-    single = single.append_column("profile_id", of_users)
-    single = single.append_column("account_id", of_accounts)
-    return Assigned(
-        combination, users.profiles_of(combination), accounts.profiles_of(combination), single
-    )
+    of_users, of_accounts = users.holders(), accounts.holders()
+    single = single.append_column("profile_id", of_users.of(users.reading(rows)))
+    single = single.append_column("account_id", of_accounts.of(users.places.combination[rows]))
+    return Assigned(combination, of_users, of_accounts, single)
 
 
 def links(session: Session, messages: Messages, assigned: Assigned, *, load_id: int) -> pa.Table:
     """Users beside the accounts that their messages name."""
     parts = []
-    kept = pc.and_(pc.is_valid(assigned.profiles), pc.is_valid(assigned.accounts))
-    rows = pa.array(assigned.combination).filter(kept)
-    first = messages.first().take(rows)
-    last = messages.last(session, rows.to_numpy()) if len(rows) else first
-    parts.append(
-        (assigned.profiles.filter(kept), assigned.accounts.filter(kept), _moments(first),
-         _moments(last))
-    )  # fmt: skip
+    of_users, of_accounts = assigned.profiles, assigned.accounts
+    rows = assigned.combination
+    rows = rows[(of_users.spots[rows] != NONE) & (of_accounts.spots[rows] != NONE)]
+    first = messages.first().take(pa.array(rows))
+    last = messages.last(session, rows) if len(rows) else first
+    parts.append((of_users.of(rows), of_accounts.of(rows), _moments(first), _moments(last)))
     one = assigned.single.combine_chunks()
     columns: Sequence[Any] = [
         pa.concat_arrays([pa.array([], field.type), *one.column(name).chunks])

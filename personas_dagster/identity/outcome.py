@@ -26,7 +26,7 @@ from personas_dagster.lake.tables import INSTANT
 Ints = npt.NDArray[Any]
 NONE = -1
 _HUBS_SHOWN = 20
-_PIECE = 4_000_000  # rows
+_PIECE = 1_000_000  # rows
 DETACHED = "detached"  # in place of a limit that was broken
 
 
@@ -75,6 +75,18 @@ def before(numbered: Numbered, touched: Touched, rules: IdentityRules) -> Before
     )
 
 
+@dataclass(frozen=True)
+class Holders:
+    """The profile of each combination's first identifier, as a spot in `names`, or NONE."""
+
+    spots: Ints
+    names: pa.Array
+
+    def of(self, combinations: Ints) -> pa.Array:
+        spots = self.spots[combinations]
+        return self.names.take(pa.array(spots, mask=spots == NONE))
+
+
 @dataclass
 class Resolved:
     """One collection of a load, resolved."""
@@ -98,17 +110,16 @@ class Resolved:
         known = (test != NONE) & (found.attached[test] != NONE) & (found.place[test] < places)
         return np.where(known, numbered.instead[combination], combination)
 
-    def profiles_of(self, combination: Ints) -> pa.Array:
+    def holders(self) -> Holders:
         """The profile that each combination's first identifier was first attached to."""
-        names, spot = self.profile_ids, np.full(self.numbered.size + 1, NONE, np.int64)
+        names, spots = self.profile_ids, np.full(self.numbered.size + 1, NONE, np.int32)
         new = np.flatnonzero(self.outcome.place[: self.numbered.size] != NONE)
-        spot[new] = self.outcome.attached[new]
+        spots[new] = self.outcome.attached[new]
         if self.touched.held is not None:
             held = self.touched.held
-            spot[held.column("id").to_numpy()] = len(names) + np.arange(held.num_rows)
+            spots[held.column("id").to_numpy()] = len(names) + np.arange(held.num_rows)
             names = pa.concat_arrays([names, *held.column("profile_id").chunks])
-        spots = spot[self.numbered.first()[combination]]
-        return names.take(pa.array(spots, mask=spots == NONE))
+        return Holders(spots[self.numbered.first()], names)
 
 
 def name_profiles(

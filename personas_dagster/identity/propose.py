@@ -62,6 +62,7 @@ def propose(
         for collection in COLLECTIONS
     )
     assigned = belonging.assigned(messages, users, accounts)
+    combinations = assigned.combinations(messages, load_id=load_id)
     of_users = outcome.tables(users, rules, load_id=load_id)
     of_accounts = outcome.tables(accounts, rules, load_id=load_id)
     with ThreadPoolExecutor(_WRITERS) as pool:  # tables are made as they are written
@@ -70,7 +71,7 @@ def propose(
             return pool.submit(lake.replace, f"candidate_{name}", rows)
 
         write_others = [
-            write("combinations", assigned.combinations(messages, load_id=load_id)),
+            write("combinations", outcome.stream([combinations])),
             write("message_profiles", assigned.messages(load_id=load_id)),
         ]
         written = {
