@@ -91,6 +91,21 @@ def reduce(
     return _plain(some, columns, key, relation)
 
 
+def reduce_over(
+    some: Sequence[Wanted],
+    columns: EventColumns,
+    key: str,
+    source: exp.Expr,
+    over: Callable[[exp.Expr], exp.Expr],
+) -> exp.Select:
+    """Like `reduce`, for each row of `source` that has a `key`, over the window around it.
+
+    Only of reducers that read one value per row.
+    """
+    aggregates = _aggregates(some, columns)
+    return _grouped(some, list(aggregates.values()), source, key, over=over)
+
+
 def _has_each(one: Partial) -> bool:
     return one.field is not None and EACH in segments(one.field.path)
 
@@ -101,17 +116,21 @@ def _grouped(
     source: exp.Expr,
     key: str,
     derived: Derived | None = None,
+    over: Callable[[exp.Expr], exp.Expr] | None = None,
 ) -> exp.Select:
     derived = derived or Derived()
-    named = [sql.named(value, one.name) for one, value in zip(some, values, strict=True)]
+    of = over or (lambda aggregate: aggregate)
+    named = [sql.named(of(value), one.name) for one, value in zip(some, values, strict=True)]
     counts = [
-        sql.named(_count_of(value), f"n_{one.name}")
+        sql.named(of(_count_of(value)), f"n_{one.name}")
         for one, value in zip(some, values, strict=True)
         if one.partial.reducer == "avg"
     ]
     helpers = [sql.named(value, name) for name, value in derived.helpers.items()]
     columns = [column(key, "s"), *named, *counts, *helpers]
-    query = sql.select(columns, source, group=[column(key, "s")])
+    query = sql.select(columns, source, group=[] if over else [column(key, "s")])
+    if over:
+        query.set("qualify", exp.Qualify(this=sql.is_not_null(column(key, "s"))))
     if derived.finals or any(one.partial.reducer in _NUMBERS for one in some):
         query = _finished(some, query, key, derived.finals)
     return query
@@ -163,17 +182,22 @@ def _plain(
     some: Sequence[Wanted], columns: EventColumns, key: str, relation: Relation
 ) -> exp.Select:
     derived = Derived()
-    aggregates = {}
-    for one in some:
-        field = one.partial.field
-        value = columns.value(field, "s") if field else None
-        aggregates[one.name] = _aggregate(one, value, partial(columns.moment, "s"), _taken(one))
+    aggregates = _aggregates(some, columns)
     for nested in _nested(some):
         field = nested[0].partial.field
         assert field is not None
         there, stamp = columns.value(field, "s").exists(), columns.own("timestamp", "s")
         _of_nested(nested, aggregates, derived, there, stamp)
     return _grouped(some, list(aggregates.values()), relation([]), key, derived)
+
+
+def _aggregates(some: Sequence[Wanted], columns: EventColumns) -> dict[str, exp.Expr]:
+    found = {}
+    for one in some:
+        field = one.partial.field
+        value = columns.value(field, "s") if field else None
+        found[one.name] = _aggregate(one, value, partial(columns.moment, "s"), _taken(one))
+    return found
 
 
 def _nested(some: Sequence[Wanted]) -> list[list[Wanted]]:
@@ -280,10 +304,11 @@ def _by_values(
     text, json, extra = _counted(field, some[0].partial.as_type, columns)
     filters = [_taken(one) for one in some]
     inner_columns: list[exp.Expr] = [column(key, "s"), sql.named(text, "t")]
-    for index, taken in enumerate(filters):
-        count, smallest = sql.count_all(), call("min", json.copy())
-        inner_columns.append(sql.named(sql.where_only(count, taken), f"c{index}"))
-        inner_columns.append(sql.named(sql.where_only(smallest, taken.copy()), f"v{index}"))
+    for index, (one, taken) in enumerate(zip(some, filters, strict=True)):
+        inner_columns.append(sql.named(sql.where_only(sql.count_all(), taken), f"c{index}"))
+        if one.partial.reducer != "unique_count":  # counts values without saying which
+            smallest = sql.where_only(call("min", json.copy()), taken.copy())
+            inner_columns.append(sql.named(smallest, f"v{index}"))
     there = sql.all_of([sql.is_not_null(text.copy()), sql.any_of(f.copy() for f in filters)])
     inner = sql.select(
         inner_columns, relation(extra), where=there, group=[column(key, "s"), text.copy()]

@@ -15,7 +15,23 @@ from sqlglot import exp
 from personas_dagster.query import sql
 from personas_dagster.query.compile_conditions import condition
 from personas_dagster.query.compile_events import NOTHING, Reading
-from personas_dagster.query.compile_reducers import Wanted, family, reduce, type_of, value_of
+from personas_dagster.query.compile_following import (
+    IS_CHILD,
+    Following,
+    both,
+    following,
+    is_framed,
+    keyed,
+    over,
+)
+from personas_dagster.query.compile_reducers import (
+    Wanted,
+    family,
+    reduce,
+    reduce_over,
+    type_of,
+    value_of,
+)
 from personas_dagster.query.compile_references import joins
 from personas_dagster.query.compile_rows import EventRows
 from personas_dagster.query.compile_sessions import latest_session, session_of_parent
@@ -203,9 +219,17 @@ class Streams:
             groups.setdefault(one.rows, {})[one] = None
         places: dict[Partial, tuple[str, str]] = {}
         for child, some in groups.items():
+            asked = following(_no_earlier(child, rows))
+            framed = [one for one in some if asked and is_framed(one)]
+            if asked and framed:
+                places |= self._framed(framed, asked, rows, scope, parents)
             read: dict[str, None] = {}
             query = self._child_rows(child, rows, scope, parents, read)
-            names = [Wanted(one, f"a{index}", None) for index, one in enumerate(some)]
+            names = [
+                Wanted(one, f"a{index}", None)
+                for index, one in enumerate(some)
+                if one not in framed
+            ]
             places |= self._reduce(names, "parent_id", query, read, "query_children")
         tables = {table: None for table, _ in places.values()}
         values = {
@@ -213,16 +237,58 @@ class Streams:
         }
         return values, tables
 
+    def _framed(
+        self, some: list[Partial], asked: Following, rows: Rows, scope: Scope, parents: str
+    ) -> dict[Partial, tuple[str, str]]:
+        """Children reduced in windows around their parents (`rows`); those of parents whose values
+        have no key, in a join."""
+        child = _no_earlier(some[0].rows, rows)
+        columns, parent = self.rows.event(child.event), self.rows.event(rows.event)
+        columns.own("timestamp", "r")
+        read: dict[str, None] = {}
+        used: dict[str, None] = {}
+        taken = self.rows.taken(replace(child, where=asked.own), scope, used)
+        events = self.rows.scan(child.event, scope, [child], read, used, taken)
+        of_child, plain, _ = keyed([one for one, _ in asked.same], columns, "r")
+        of_parent, plain_parent, unusual = keyed([one for _, one in asked.same], parent, "p")
+        same = sql.compare("=", column("profile_id", "p"), column("profile_id", "r"))
+        children = sql.select(
+            [sql.everything("r"), *of_child],
+            sql.subquery(events, "r"),
+            joins=[exp.Join(this=sql.table(parents, "p"), on=same, kind="SEMI")],
+            where=plain,
+        )
+        own = [column(name, "p") for name in ("parent_id", "profile_id", "timestamp")]
+        before = sql.select([*own, *of_parent], sql.table(parents, "p"), where=plain_parent)
+        wanted = [Wanted(one, f"a{index}", IS_CHILD) for index, one in enumerate(some)]
+        window = partial(over, child=child, pairs=len(asked.same))
+        query = reduce_over(wanted, columns, "parent_id", both(before, children), window)
+        if asked.same:
+            joined = self._child_rows(some[0].rows, rows, scope, parents, read, only=unusual)
+            others = [replace(one, taken=None) for one in wanted]
+            unkeyed = reduce(others, columns, "parent_id", partial(_relation, joined))
+            union = exp.Union(this=query, expression=unkeyed, distinct=False)
+            query = sql.select([sql.everything()], sql.subquery(union, "children"))
+        table = self._add("query_children", query, read)
+        return {one.partial: (table, one.name) for one in wanted}
+
     def _child_rows(
-        self, child: Rows, rows: Rows, scope: Scope, parents: str, read: dict[str, None]
+        self,
+        child: Rows,
+        rows: Rows,
+        scope: Scope,
+        parents: str,
+        read: dict[str, None],
+        only: exp.Expr | None = None,
     ) -> exp.Select:
-        """Parents (`rows`) joined with the children that follow them."""
+        """Parents (`rows`) joined with the children that follow them; `only` some parents."""
         parent = self.rows.event(rows.event)
         stamp = self.rows.event(child.event).own("timestamp", "r")
         child = _no_earlier(child, rows)
         used: dict[str, None] = {}
         source = self.rows.source(child, scope, used, parent=parent)
         conditions = [
+            *([only] if only else []),
             *self.rows.bounds(child, self.rows.event(child.event)),
             *(condition(one, source) for one in child.where),
         ]

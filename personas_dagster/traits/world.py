@@ -78,6 +78,7 @@ _ALL_ROOTS = {
     "root": "coalesce(m.parent_id, {of}.profile_id)",
     "joined": "LEFT JOIN graph_parents m ON m.child_id = {of}.profile_id",
 }
+_ANY_MERGE = "SELECT 1 FROM graph_parents LIMIT 1"
 _PROFILES = """
 CREATE OR REPLACE TEMP TABLE profiles AS
 SELECT g.collection, g.profile_id,
@@ -156,7 +157,8 @@ def prepare_messages(
 ) -> Sequence[Layer]:
     """`messages`, led to the profiles that they belong to now, and its layers."""
     session.view("events")
-    session.run(_MESSAGES.format(name="messages", table="events", typed="", **_roots("e", of)))
+    roots = _roots(session, "e", of)
+    session.run(_MESSAGES.format(name="messages", table="events", typed="", **roots))
     return message_layers(session, typed, of=of)
 
 
@@ -186,13 +188,13 @@ def message_layers(
     session: Session, typed: Collection[Typed], *, of: str | None = None
 ) -> Sequence[Layer]:
     """`messages_1`, `messages_2`, ...: together `messages`, each with typed columns of its own."""
-    layers = []
+    layers, roots = [], _roots(session, "e", of)
     for number, (table, held) in enumerate(
         session.layers("events", [one.name for one in typed]), 1
     ):
         columns = "".join(f", e.{_quoted(name)}" for name in sorted(held))
         name = f"messages_{number}"
-        session.run(_MESSAGES.format(name=name, table=table, typed=columns, **_roots("e", of)))
+        session.run(_MESSAGES.format(name=name, table=table, typed=columns, **roots))
         layers.append(Layer(name, held))
     return layers or MESSAGES
 
@@ -213,9 +215,11 @@ def gather_messages(session: Session, layers: Sequence[Layer], made: Plan) -> No
         )
 
 
-def _roots(alias: str, of: str | None) -> dict[str, str]:
+def _roots(session: Session, alias: str, of: str | None) -> dict[str, str]:
     """How the rows of `alias` are led to their roots."""
     if of is None:
+        if not session.fetch(_ANY_MERGE).num_rows:  # a join would make the planner expect no rows
+            return {"root": f"{alias}.profile_id", "joined": ""}
         return {key: text.format(of=alias) for key, text in _ALL_ROOTS.items()}
     joined = f"JOIN {_quoted(of)} m ON m.profile_id = {alias}.profile_id"
     return {"root": "m.root_id", "joined": joined}

@@ -14,7 +14,8 @@ START = datetime(2024, 3, 1, tzinfo=UTC)
 EVENTS = ("Added", "Ordered", "Left")
 _ODD = (
     *(1, 2, 2.0, 15, 15.0, 1.5, -3, 0, 0.1, 0.2, 2.5e-7, 123456789.25, 2**53 + 1, 1e21),
-    *("1", "2.0", "15", "-3", "1e5", " 5", "+2", "", "a", "ab", "abc", "A", "true", "null", "é😀"),
+    *("1", "2.0", "15", "-3", "1e5", "1e21", "1000000000000000000000", "2.5e-7", "-0", " 5"),
+    *("+2", "", "a", "ab", "abc", "A", "true", "null", "é😀"),
     *('say "hi"', "back\\slash", "line\nbreak", "it's", "[1,2]", "{}"),
     *(True, False, None, [], [1, 2.0, None], ["a", "1.0,"], {"k": 1.0}, {"k": "a", "z": [2.50]}),
     *("2024-03-03", "2024-03-02T10:30:00Z", "2024-03-03T00:30:00+02:00", "2024-03-04 05:00"),
@@ -191,6 +192,8 @@ class Writer:
         where = "child" if child else "parent"
         if self.random.random() < 0.5:
             filters.append(f"where({self.condition(1, where)})")
+        if child and self.random.random() < 0.3:
+            filters.append(f"where({self.same()})")
         if self.random.random() < 0.4:
             filters.append(f"within({self.parent(child)}{self.duration()})")
         if self.random.random() < 0.15:
@@ -201,6 +204,14 @@ class Writer:
             filters.append(f"expires_after({self.parent(child)}{self.duration()})")
         self.random.shuffle(filters)
         return ".".join([f"event('{self.random.choice(EVENTS)}')", *filters])
+
+    def same(self) -> str:
+        """The child's property equals the parent's, mostly the same one."""
+        path = self.random.choice(_PATHS)
+        other = path if self.random.random() < 0.7 else self.random.choice(_PATHS)
+        pair = [f"property('{path}')", f"property(parent: '{other}')"]
+        self.random.shuffle(pair)
+        return " = ".join(pair)
 
     def parent(self, child: bool) -> str:
         return "parent: " if child and self.random.random() < 0.7 else ""

@@ -108,7 +108,9 @@ def dump(value: Any) -> str:
 
 def shortest(value: float) -> str:
     """15 for 15.0; decimals from 1e-6 up to 1e21, exponents beyond."""
-    if value == 0 or 1e-6 <= abs(value) < 1e21:
+    if value == 0:
+        return "0"  # -0 too
+    if 1e-6 <= abs(value) < 1e21:
         plain = format(Decimal(repr(value)), "f")
         return re.sub(r"\.?0+$", "", plain) if "." in plain else plain
     mantissa, exponent = repr(value).split("e")
