@@ -13,6 +13,7 @@ part is written in SQL (`compile_*`), what values mean (`values`).
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -76,10 +77,12 @@ def evaluate(session: Session, plan: Plan) -> None:
     last: dict[str, str] = {}
     for name, query in plan.statements:
         last |= {one.name: name for one in query.find_all(exp.Table) if one.name in made}
-    for name, query in plan.statements:
-        session.run(_create(name, query))
-        for table in [table for table, at in last.items() if at == name != RESULTS]:
-            session.run(exp.Drop(tables=[sql.table(table)], kind="TABLE"))
+    with ThreadPoolExecutor(1) as pool:  # writes the next statement's text while one is run
+        texts = pool.map(lambda one: _create(*one).sql(dialect="duckdb"), plan.statements)
+        for (name, _), text in zip(plan.statements, texts, strict=True):
+            session.run(text)
+            for table in [table for table, at in last.items() if at == name != RESULTS]:
+                session.run(exp.Drop(tables=[sql.table(table)], kind="TABLE"))
 
 
 def _create(name: str, query: exp.Select) -> exp.Create:
