@@ -33,7 +33,7 @@ SELECT greatest((SELECT max(load_id) FROM stored_profiles), (SELECT max(load_id)
 """
 _COUNTS = """
 SELECT (SELECT count(*) FROM graph_profiles) AS profiles,
-       (SELECT count(*) FROM graph_identifiers) AS identifiers
+       (SELECT count(*) FROM identifiers) AS identifiers
 """
 _TOUCHED = (
     # Profiles that others were merged into, with every child that they have by now.
