@@ -6,10 +6,11 @@ Both start at `raw_events` in a lake and end with written identity tables. The p
 limit, merge, drop or link: DuckDB finds the distinct combinations of the same identifiers,
 `scipy.sparse.csgraph.connected_components` joins them, and `profiles` and `identifiers` are
 written with the same columns (when and by which message each was first seen; the exact run also
-writes the narrow columns that later loads look by). The bare run writes only which component an
-identifier is in. Then an hourly load on top, its digests included. Every run is a process of its
-own, so that its peak of memory is its own. Not measured are imports (numba's compiled code, scipy,
-and Great Expectations, whose findings in SQL are what is timed).
+writes the narrow columns that later loads look by, and their indexes). The bare run writes only
+which component an identifier is in. Then an hourly load on top, its digests included: what it
+touches is looked up, so its time should hardly hang on how many messages are there. Every run is
+a process of its own, so that its peak of memory is its own. Not measured are imports (numba's
+compiled code, scipy, and Great Expectations, whose findings in SQL are what is timed).
 """
 
 from __future__ import annotations

@@ -16,6 +16,26 @@ from sqlglot import exp
 Data: TypeAlias = pa.Table | pa.RecordBatchReader
 
 
+class Indexed(Protocol):
+    """A table's indexes, and what they do not cover."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows the indexes cover."""
+
+    @property
+    def rest(self) -> Sequence[str]:
+        """The data files that no index covers."""
+
+    def find(self, key: str, wanted: pa.Table, names: Sequence[str] = ()) -> pa.Table:
+        """These columns (default: all of `lake.indexes.columns`) of the others' rows with one of
+        the `wanted` keys.
+
+        `key` begins the names of two columns (`*_high`, `*_low`); `wanted` has `high` and `low`,
+        without nulls, each pair once.
+        """
+
+
 class Lake(Protocol):
     """Named tables (`lake.tables.TABLES`) with snapshots. Writers hold the space's lease."""
 
@@ -63,6 +83,15 @@ class Lake(Protocol):
         those that old that a writer left behind when it died. Returns how many.
         """
 
+    def index(self, name: str) -> None:
+        """Index the rows that were added, where that is worth it; remove indexes of rows that went.
+
+        Indexes follow from the data files: without them the same is found, by scanning.
+        """
+
+    def indexed(self, name: str) -> Indexed:
+        """The table's indexes as it stands."""
+
     def derived(self, name: str) -> list[str]:
         """The names of the columns that writers added to those of the table."""
 
@@ -81,6 +110,17 @@ class Session(Protocol):
 
     def view(self, name: str, table: str | None = None) -> None:
         """Make the lake's `table` (default: the same name) readable as `name`."""
+
+    def indexed(
+        self, name: str, table: str, key: str, wanted: pa.Table, names: Sequence[str] = ()
+    ) -> None:
+        """Make readable as `name` what the indexes of the lake's `table` find (`Indexed.find`)."""
+
+    def unindexed(self, name: str, table: str) -> None:
+        """Make readable as `name` the rows of the lake's `table` that no index covers."""
+
+    def is_empty(self, table: str) -> bool:
+        """Whether the lake's `table` has no row; costs nothing where it is indexed."""
 
     def layers(self, table: str, columns: Collection[str]) -> list[tuple[str, frozenset[str]]]:
         """Make the lake's `table` readable as views that together hold its rows: each with the

@@ -17,7 +17,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from personas_dagster.engines.spill import spill_folder
-from personas_dagster.interfaces import Data, Lake
+from personas_dagster.interfaces import Data, Indexed, Lake
 from personas_dagster.lake.tables import INSTANT, TABLES, Table
 from personas_dagster.query.typed import MARK, PREFIX, mark
 
@@ -83,15 +83,39 @@ class DuckDBSession:
     def __init__(self, connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
         self.connection = connection
         self._lake = lake
+        self._indexed: dict[str, Indexed] = {}
 
     def view(self, name: str, table: str | None = None) -> None:
         table = table or name
+        self._indexed.pop(table, None)
+        self._view_of(name, table, self._lake.files(table))
+
+    def _view_of(self, name: str, table: str, files: Sequence[str]) -> None:
         spec = TABLES[table]
-        files = self._lake.files(table)
-        if not files:
+        if files:
+            self._view(name, spec, list(files))
+        else:
             self.register(name, spec.schema.empty_table())
-            return
-        self._view(name, spec, files)
+
+    def indexed(
+        self, name: str, table: str, key: str, wanted: pa.Table, names: Sequence[str] = ()
+    ) -> None:
+        self.register(name, self._indexes(table).find(key, wanted, names))
+
+    def unindexed(self, name: str, table: str) -> None:
+        self._view_of(name, table, self._indexes(table).rest)
+
+    def is_empty(self, table: str) -> bool:
+        if self._indexes(table).rows:
+            return False
+        self.unindexed("any_rows", table)
+        return not self.fetch("SELECT 1 FROM any_rows LIMIT 1").num_rows
+
+    def _indexes(self, table: str) -> Indexed:
+        """Opened once: what is indexed and what is not are of one version of the table."""
+        if table not in self._indexed:
+            self._indexed[table] = self._lake.indexed(table)
+        return self._indexed[table]
 
     def _view(self, name: str, spec: Table, files: list[str], more: Iterable[str] = ()) -> None:
         relation = self.connection.read_parquet(

@@ -10,6 +10,7 @@ import pyarrow as pa
 from personas_dagster.engines.duckdb import DuckDBEngine, DuckDBSession
 from personas_dagster.errors import LakeUnavailable
 from personas_dagster.interfaces import Data
+from personas_dagster.lake.indexes import Indexed
 from personas_dagster.lake.tables import TABLES
 
 
@@ -55,6 +56,12 @@ class MemoryLake:
     def sweep(self, *, hours: int) -> int:
         return 0
 
+    def index(self, name: str) -> None:
+        """Tables in memory have no indexes."""
+
+    def indexed(self, name: str) -> Indexed:
+        return Indexed(name, [], [])
+
     def derived(self, name: str) -> list[str]:
         return []
 
@@ -72,6 +79,9 @@ class _MemorySession(DuckDBSession):
 
     def view(self, name: str, table: str | None = None) -> None:
         self.register(name, self._tables.table(table or name))
+
+    def unindexed(self, name: str, table: str) -> None:
+        self.view(name, table)
 
     def layers(self, table: str, columns: Collection[str]) -> list[tuple[str, frozenset[str]]]:
         """None: every column is read from the messages' JSON."""

@@ -179,6 +179,7 @@ def put(component: Component, lake: Lake) -> None:
         query = f"SELECT * FROM whole_{name} {which} UNION ALL BY NAME SELECT * FROM new_rows"
         parameters = [collection] if "$1" in query else None
         lake.replace(name, session.stream(query, parameters))
+        lake.index(name)
 
 
 def put_messages(component: Component, lake: Lake, columns: Collection[Typed] = ()) -> list[str]:

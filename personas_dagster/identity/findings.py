@@ -1,6 +1,6 @@
 """What the checks that guard merges find, in SQL: counts, and the offending identifiers.
 
-Candidates are read as texts; the graph under them by its narrow columns (`keys.py`).
+Candidates are read as texts; the graph under them is looked up by key (`looking_up.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from personas_dagster.identity.guard import Finding
 from personas_dagster.identity.keys import halves_sql, id_sql, key_sql, same
+from personas_dagster.identity.looking_up import look_up
 from personas_dagster.identity.numbering import blocked_values
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.identity.touched import climb_all
@@ -75,7 +76,7 @@ _CHANGED = (
 _THERE = (
     f"""
     CREATE OR REPLACE TEMP TABLE there AS
-    SELECT n.* FROM profiles p JOIN named_profiles n ON {same("n.profile", "p.profile")}
+    SELECT n.* FROM named_rows p JOIN named_profiles n ON {same("n.profile", "p.profile")}
     """,
     """
     CREATE OR REPLACE TEMP TABLE met AS
@@ -84,13 +85,13 @@ _THERE = (
 )
 _CHILDREN = f"""
 CREATE OR REPLACE TEMP TABLE children AS
-SELECT t.profile_id FROM there t JOIN graph_merges m ON {same("t.profile", "m.child")}
+SELECT t.profile_id FROM there t JOIN edges m ON {same("t.profile", "m.child")} WHERE t.changed
 """
 _BEFORE = f"""
 CREATE OR REPLACE TEMP TABLE before_counts AS
 SELECT {id_sql("root_high", "root_low")} AS profile_id, type, held
 FROM (SELECT c.root_high, c.root_low, i.type, count(*) AS held
-      FROM identifiers i JOIN climbed c ON {same("c.profile", "i.profile")} GROUP BY ALL)
+      FROM member_rows i JOIN climbed c ON {same("c.profile", "i.profile")} GROUP BY ALL)
 """
 _AFTER = """
 CREATE OR REPLACE TEMP TABLE after_counts AS
@@ -143,21 +144,21 @@ WHERE l.is_ever AND a.held > l.max AND a.held > coalesce(a.most, 0)
 ORDER BY ALL
 """
 # Different hashes are of different identifiers; what shares one is looked at.
-_ALL_NEW = """
-SELECT NOT EXISTS (SELECT 1 FROM identifiers)
-       AND count(*) = count(DISTINCT hash(collection, type, value)) FROM candidate_identifiers
+_DISTINCT = """
+SELECT count(*) = count(DISTINCT hash(collection, type, value)) FROM candidate_identifiers
 """
 _KEY_HIGH, _KEY_LOW = key_sql("collection", "type", "value")
+_NEW_KEYS = f"""
+CREATE OR REPLACE TEMP TABLE new_keys AS
+SELECT collection, type, value, {_KEY_HIGH} AS key_high, {_KEY_LOW} AS key_low
+FROM candidate_identifiers
+"""
 _SHARED = f"""
-WITH new_keys AS MATERIALIZED (
-    SELECT collection, type, value, {_KEY_HIGH} AS key_high, {_KEY_LOW} AS key_low
-    FROM candidate_identifiers
-)
 SELECT type || ':' || value AS sample FROM (
     SELECT collection, type, value FROM candidate_identifiers
     UNION ALL
     SELECT n.collection, n.type, n.value
-    FROM identifiers i JOIN new_keys n ON {same("n.key", "i.key")}
+    FROM shared_rows i JOIN new_keys n ON {same("n.key", "i.key")}
 ) GROUP BY collection, type, value HAVING count(*) > 1 ORDER BY ALL
 """
 _ALL_KNOWN = """
@@ -225,16 +226,16 @@ def find(
     """
     for name in ("profiles", "identifiers", "merges", "message_profiles", "combinations"):
         session.view(f"candidate_{name}")
-    for name in ("profiles", "identifiers", "merges"):
-        session.view(name)
     _climb_candidates(session)
     session.run(_NAMED)
-    if session.fetch("SELECT EXISTS (SELECT 1 FROM profiles)").column(0)[0].as_py():
+    if not session.is_empty("profiles"):
         for statement in _CHANGED:
             session.run(statement)
+    look_up(session, "named_rows", "profiles", "profile", "named_profiles")
     for statement in _THERE:
         session.run(statement)
     climb_all(session)
+    look_up(session, "member_rows", "identifiers", "profile", "climbed", more=["type"])
     for statement in (_CHILDREN, _BEFORE, _AFTER):
         session.run(statement)
     kinds = session.fetch("SELECT DISTINCT type FROM after_counts WHERE type IS NOT NULL")
@@ -245,13 +246,22 @@ def find(
         session.run(statement)
     return (
         _offenders(session, "above_limit", _ABOVE),
-        _offenders(session, "shared_identifier", _SHARED, unless=_ALL_NEW),
+        _shared(session),
         _offenders(session, "cycle", _CYCLES),
         _offenders(session, "missing_profile", _MISSING, unless=_ALL_KNOWN),
         _offenders(session, "blob", _BLOBS, [rules.max_profile_identifiers]),
         _merge_share(session, messages, merged, profiles, earlier_shares),
         _bad_values(session, rules),
     )
+
+
+def _shared(session: Session) -> Finding:
+    """New identifiers that are there already, or twice among themselves."""
+    if session.is_empty("identifiers") and session.fetch(_DISTINCT).column(0)[0].as_py():
+        return Finding("shared_identifier", 0)
+    session.run(_NEW_KEYS)
+    look_up(session, "shared_rows", "identifiers", "key", "new_keys")
+    return _offenders(session, "shared_identifier", _SHARED)
 
 
 def _climb_candidates(session: Session) -> None:

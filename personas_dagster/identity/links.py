@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from personas_dagster.identity.digests import combine, difference, digest
 from personas_dagster.identity.keys import id_sql, same
+from personas_dagster.identity.looking_up import look_up
 from personas_dagster.identity.touched import climb_all
 from personas_dagster.interfaces import Session
 
@@ -27,13 +28,8 @@ SELECT child_high AS profile_high, child_low AS profile_low FROM candidate_merge
 UNION SELECT parent_high, parent_low FROM candidate_merges
 UNION SELECT user_high, user_low FROM candidate_account_links
 """
-_LINKS = f"""
-CREATE OR REPLACE TEMP TABLE met_links AS
-SELECT DISTINCT l.* FROM (
-    SELECT l.* FROM stored_links l JOIN climbed c ON {same("l.user", "c.profile")}
-    UNION ALL
-    SELECT l.* FROM stored_links l JOIN climbed c ON {same("l.account", "c.profile")}
-) l
+_LINKS = """
+CREATE OR REPLACE TEMP TABLE met_links AS FROM links_of_users UNION BY NAME FROM links_of_accounts
 """
 _ENDS = """
 CREATE OR REPLACE TEMP TABLE met AS
@@ -58,15 +54,18 @@ GROUP BY ALL
 
 def carried_links(session: Session, before: str, *, load_id: int) -> str:
     """The digest of links after a load whose candidates are in the graph, from that before it."""
-    for name in ("candidate_merges", "candidate_account_links", "merges"):
+    for name in ("candidate_merges", "candidate_account_links"):
         session.view(name)
-    session.view("stored_links", "account_links")
-    if not _any(session, "stored_links"):
+    if session.is_empty("account_links"):
         return combine([])
     session.run(_MET)
     if not _any(session, "met"):
         return before
     climb_all(session)
+    for key, other in (("user", "account"), ("account", "user")):
+        more = [f"{other}_high", f"{other}_low", *LINK_COLUMNS[2:], "load_id"]
+        look_up(session, f"links_of_{key}s", "account_links", key, "climbed",
+                of="profile", more=more)  # fmt: skip
     session.run(_LINKS)
     session.run(_ENDS)
     found = []

@@ -192,11 +192,14 @@ def _apply(
 
 
 def write_candidates(lake: Lake, load_id: int) -> dict[str, int]:
-    """Append the candidates to the graph's tables, once per load; rows by table."""
-    return {
+    """Append the candidates to the graph's tables, once per load, and index them; rows by table."""
+    rows = {
         table: lake.adopt(table, f"candidate_{table}", once=("identity", load_id))
         for table in GRAPH_TABLES
     }
+    for table in GRAPH_TABLES:
+        lake.index(table)
+    return rows
 
 
 def _columns(table: str) -> tuple[str, ...]:

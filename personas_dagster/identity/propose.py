@@ -54,8 +54,7 @@ def propose(
     through_load: int,
 ) -> Proposal:
     """Resolve the messages of the raw loads in (after_load, through_load] and write candidates."""
-    for table in ("raw_events", "profiles", "identifiers", "merges"):
-        session.view(table)
+    session.view("raw_events")
     messages = Messages(session, rules, after_load=after_load, through_load=through_load)
     users, accounts = (
         _resolve(session, messages, rules, space_id=space_id, collection=collection)

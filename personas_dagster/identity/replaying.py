@@ -83,6 +83,7 @@ def replay(
         with engine.session(lake) as session:
             for table in GRAPH_TABLES:
                 lake.adopt(table, f"candidate_{table}")
+                lake.index(table)
             if with_events:
                 resolve_messages(session, rules, **places)
                 append_resolved(session, lake, load_id=load.load_id, columns=columns, once=False)

@@ -2,7 +2,7 @@
 
 From the identifiers that a load names to the profiles they were first attached to, from there
 along the merges to whole components, and to all identifiers of those. What is looked for is
-anywhere in tables as large as the graph, so only their narrow columns are read (`keys.py`).
+anywhere in tables as large as the graph, so it is looked up by key (`looking_up.py`).
 """
 
 from __future__ import annotations
@@ -15,30 +15,33 @@ import pyarrow as pa
 
 from personas_dagster.errors import LakeUnavailable
 from personas_dagster.identity import keys
+from personas_dagster.identity.looking_up import look_up
 from personas_dagster.interfaces import Session
 
 _HELD = f"""
 CREATE OR REPLACE TEMP TABLE held AS
 SELECT n.id, i.profile_high, i.profile_low
-FROM identifiers i JOIN load_names n ON {keys.same("n.key", "i.key")}
+FROM held_rows i JOIN load_names n ON {keys.same("n.key", "i.key")}
 """
-_WITHOUT_KEYS = "SELECT 1 FROM identifiers WHERE key_low IS NULL LIMIT 1"
+_WITHOUT_KEYS = "SELECT 1 FROM unindexed_identifiers WHERE key_low IS NULL LIMIT 1"
 _START = "CREATE OR REPLACE TEMP TABLE met AS SELECT DISTINCT profile_high, profile_low FROM held"
-# All of it, since it is small beside the other tables and is gone through several times.
+# What no index covers is small beside the rest, and is gone through several times.
 _MERGES = """
 CREATE OR REPLACE TEMP TABLE graph_merges AS
-SELECT child_high, child_low, parent_high, parent_low FROM merges
-WHERE $1::BIGINT IS NULL OR load_id < $1
+SELECT child_high, child_low, parent_high, parent_low, load_id FROM unindexed_merges
 """
 _NO_EDGES = (
-    "CREATE OR REPLACE TEMP TABLE edges AS FROM graph_merges LIMIT 0",
+    "CREATE OR REPLACE TEMP TABLE edges AS SELECT * EXCLUDE (load_id) FROM graph_merges LIMIT 0",
     "CREATE OR REPLACE TEMP TABLE frontier AS FROM met",
 )
 _UP_AND_DOWN = f"""
 CREATE OR REPLACE TEMP TABLE found AS
-SELECT m.* FROM graph_merges m JOIN frontier f ON {keys.same("m.child", "f.profile")}
-UNION
-SELECT m.* FROM graph_merges m JOIN frontier f ON {keys.same("m.parent", "f.profile")}
+SELECT DISTINCT child_high, child_low, parent_high, parent_low FROM (
+    SELECT m.* FROM graph_merges m JOIN frontier f ON {keys.same("m.child", "f.profile")}
+    UNION ALL
+    SELECT m.* FROM graph_merges m JOIN frontier f ON {keys.same("m.parent", "f.profile")}
+    UNION ALL BY NAME FROM merges_up UNION ALL BY NAME FROM merges_down
+) WHERE $1::BIGINT IS NULL OR load_id < $1
 """
 _NEXT = (
     "INSERT INTO edges SELECT * FROM found ANTI JOIN edges USING (child_high, child_low)",
@@ -77,7 +80,7 @@ _MEMBERS = f"""
 CREATE OR REPLACE TEMP TABLE members AS
 SELECT i.type, epoch_us(i.first_seen_at) AS seen, i.load_id, i.key_high, i.key_low,
        c.root_high, c.root_low, c.profile_low = c.root_low AND c.profile_high = c.root_high AS own
-FROM identifiers i JOIN climbed c ON {keys.same("c.profile", "i.profile")}
+FROM member_rows i JOIN climbed c ON {keys.same("c.profile", "i.profile")}
 """
 # The message that made a profile attached an identifier to it, at that instant, in that load.
 _ROOTS = """
@@ -93,7 +96,7 @@ SELECT profile_high, profile_low FROM roots QUALIFY count(*) OVER (PARTITION BY 
 _FIRST_MESSAGES = f"""
 CREATE OR REPLACE TEMP TABLE first_messages AS
 SELECT t.*, p.first_message_id
-FROM profiles p JOIN tied t ON {keys.same("t.profile", "p.profile")}
+FROM tied_rows p JOIN tied t ON {keys.same("t.profile", "p.profile")}
 """
 _IN_ORDER = """
 SELECT r.profile_high, r.profile_low, k.members - 1 AS merges
@@ -127,27 +130,29 @@ def read_touched(session: Session, names: pa.Table) -> Touched:
 
     Raises LakeUnavailable where an earlier version wrote the graph: nothing would be found in it.
     """
-    if not names.num_rows:
+    if not names.num_rows or session.is_empty("identifiers"):
         return Touched()
+    session.unindexed("unindexed_identifiers", "identifiers")
     if session.fetch(_WITHOUT_KEYS).num_rows:
         raise LakeUnavailable(
             "the identity tables were written by an earlier version, without the columns that "
             "loads look by; run `personas identity rebuild`"
         )
     session.register("load_names", names)
+    look_up(session, "held_rows", "identifiers", "key", "load_names",
+            more=["profile_high", "profile_low"])  # fmt: skip
     session.run(_HELD)
     held = session.fetch("SELECT * FROM held")
     if not held.num_rows:
         return Touched()
     session.run(_START)
     climb_all(session)
+    look_up(session, "member_rows", "identifiers", "profile", "climbed",
+            more=["type", "first_seen_at", "load_id", "key_high", "key_low"])  # fmt: skip
     for statement in (_MEMBERS, _ROOTS, _TIED):
         session.run(statement)
-    if not _count(session, "tied"):
-        session.run("CREATE OR REPLACE TEMP TABLE first_messages AS "
-                    "SELECT *, NULL::VARCHAR AS first_message_id FROM tied")  # fmt: skip
-    else:
-        session.run(_FIRST_MESSAGES)
+    look_up(session, "tied_rows", "profiles", "profile", "tied", more=["first_message_id"])
+    session.run(_FIRST_MESSAGES)
     roots = session.fetch(_IN_ORDER)
     high, low = (roots.column(name) for name in ("profile_high", "profile_low"))
     numbers = pa.array(np.arange(roots.num_rows))
@@ -166,14 +171,18 @@ def read_touched(session: Session, names: pa.Table) -> Touched:
 
 def climb_all(session: Session, *, before_load: int | None = None) -> None:
     """From the profiles `met(profile_high, profile_low)`, make `climbed`: every profile of their
-    components, and its root (`root_high`, `root_low`). Needs `merges`; leaves those that count
-    (of loads before `before_load`) as `graph_merges`.
+    components, and its root (`root_high`, `root_low`). Leaves their merges as `edges`, of loads
+    before `before_load` if that is given.
     """
-    session.run(_MERGES, [before_load])
+    session.unindexed("unindexed_merges", "merges")
+    session.run(_MERGES)
     for statement in _NO_EDGES:
         session.run(statement)
     while _count(session, "frontier"):
-        session.run(_UP_AND_DOWN)
+        wanted = session.fetch("SELECT profile_high AS high, profile_low AS low FROM frontier")
+        session.indexed("merges_up", "merges", "child", wanted)
+        session.indexed("merges_down", "merges", "parent", wanted)
+        session.run(_UP_AND_DOWN, [before_load])
         for statement in _NEXT:
             session.run(statement)
     _climb(session)

@@ -16,6 +16,7 @@ from pyarrow.fs import PyFileSystem, copy_files
 
 from personas_dagster.errors import LakeUnavailable
 from personas_dagster.interfaces import Data
+from personas_dagster.lake import indexes
 from personas_dagster.lake.tables import TABLES, Table
 
 # Files of this size are left alone, so that what is joined again and again stays small.
@@ -159,6 +160,7 @@ class DeltaLake:
             table.alter.set_table_properties({_LOG_KEPT: "interval 30 days"})
         except (DeltaError, OSError) as error:
             raise _unavailable(name, self.root, error) from error
+        self._sweep_indexes(name)
 
     def files(self, name: str) -> list[str]:
         table = self._open(name)
@@ -188,7 +190,33 @@ class DeltaLake:
                 gone += len(table.vacuum(retention_hours=hours, dry_run=False, full=True))
             except (DeltaError, OSError) as error:
                 raise _unavailable(name, self.root, error) from error
+            self._sweep_indexes(name)
         return gone
+
+    def index(self, name: str) -> None:
+        folder = self._index_folder(name)
+        if folder is None or self._is_pinned(name):
+            return
+        try:
+            indexes.tend(folder, name, self.files(name))
+        except OSError as error:
+            raise _unavailable(name, self.root, error) from error
+
+    def indexed(self, name: str) -> indexes.Indexed:
+        folder, files = self._index_folder(name), self.files(name)
+        if folder is None:
+            return indexes.Indexed(name, [], files)
+        return indexes.read(folder, name, files)
+
+    def _sweep_indexes(self, name: str) -> None:
+        """Remove those of data files that are gone."""
+        if folder := self._index_folder(name):
+            kept = indexes.read(folder, name, self.files(name)).indexes
+            indexes.sweep(folder, [index.path for index in kept])
+
+    def _index_folder(self, name: str) -> Path | None:
+        """Beside the table, so that they are where its rows are, and go with them."""
+        return None if "://" in self.root else Path(self.root) / indexes.FOLDER / name
 
     def derived(self, name: str) -> list[str]:
         """The names of the columns that writers added to those of the table."""

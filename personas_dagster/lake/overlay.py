@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from personas_dagster.errors import LakeUnavailable
-from personas_dagster.interfaces import Data, Lake
+from personas_dagster.interfaces import Data, Indexed, Lake
 
 
 class Overlay:
@@ -47,6 +47,12 @@ class Overlay:
 
     def sweep(self, *, hours: int) -> int:
         return self._over.sweep(hours=hours)
+
+    def index(self, name: str) -> None:
+        self._writable(name).index(name)
+
+    def indexed(self, name: str) -> Indexed:
+        return (self._over if name in self._names else self._base).indexed(name)
 
     def derived(self, name: str) -> list[str]:
         return (self._over if name in self._names else self._base).derived(name)

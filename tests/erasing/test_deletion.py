@@ -6,6 +6,7 @@ import datetime as dt
 import gzip
 import json
 import re
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from personas_dagster.digests import digests
 from personas_dagster.erasing import flow, records
 from personas_dagster.erasing.person import Person
 from personas_dagster.errors import NotFound
+from personas_dagster.lake import indexes
 from personas_dagster.simulators import simulator
 from personas_dagster.simulators.serving import Served
 from personas_dagster.spaces import Space
@@ -110,6 +112,29 @@ def test_nothing_is_left_and_others_stay(place: Place) -> None:
         assert table(space, name), name
     with pytest.raises(NotFound, match="on no user's profile"):
         flow.look_up(space, ANN)
+
+
+def test_indexes_go_with_the_rows(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They hold hashes of identifiers, and ids of profiles and messages."""
+    monkeypatch.setattr(indexes, "WORTH_ROWS", 1)
+    space = place.refresh(*ANNS, *OTHERS)
+    gone = {ANN[2], DEVICE, USER}
+    numbers = [
+        row[name]
+        for row in table(space, "identifiers")
+        if row["value"] in gone
+        for name in ("key_high", "key_low", "profile_high", "profile_low")
+    ]
+    marks = [struct.pack("<q", number) for number in numbers]
+
+    def held() -> list[bool]:
+        files = [path.read_bytes() for path in (Path(space.lake.root) / indexes.FOLDER).glob("*/*")]
+        assert files
+        return [any(mark in file for file in files) for mark in marks]
+
+    assert len(numbers) >= 12 and all(held())
+    erase(space)
+    assert not any(held())
 
 
 def test_what_is_left_is_as_if_the_person_had_never_been(place: Place, other: Place) -> None:

@@ -8,9 +8,16 @@ from pathlib import Path
 import pytest
 
 from personas_dagster.identity.rules import IdentityRules
+from personas_dagster.lake import indexes
 from tests.identity.graph import Graph
 
 NewGraph = Callable[..., Graph]
+
+
+@pytest.fixture(autouse=True)
+def indexed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs as small as these have indexes, and rows that none covers."""
+    monkeypatch.setattr(indexes, "WORTH_ROWS", 10)
 
 
 @pytest.fixture

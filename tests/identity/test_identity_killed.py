@@ -12,6 +12,7 @@ import pytest
 from personas_dagster.events import resolved
 from personas_dagster.identity import loads
 from personas_dagster.identity.deciding import Deciding, decide
+from personas_dagster.lake import indexes
 from tests.identity.conftest import NewGraph
 from tests.identity.graph import NOW, Graph, Message, assert_same, message
 from tests.identity.nasty import RULES
@@ -33,6 +34,8 @@ class Fuse:
             (type(graph.lake), "append"),
             (type(graph.lake), "replace"),
             (type(graph.lake), "adopt"),
+            (type(graph.lake), "index"),
+            (indexes, "sweep"),
             (loads, "_update"),
         ):
             monkeypatch.setattr(owner, name, self._around(getattr(owner, name)))
