@@ -68,8 +68,11 @@ class Lake(Protocol):
         Snapshots of earlier versions cannot be read any more.
         """
 
-    def files(self, name: str) -> list[str]:
-        """The data files of the table as it stands (empty when it was never written)."""
+    def files(self, name: str, *, after_load: int | None = None) -> list[str]:
+        """The data files of the table as it stands (empty when it was never written).
+
+        With `after_load`, those that may hold rows of later loads, without opening any.
+        """
 
     def compact(self, name: str, *, above: int) -> int:
         """Join small files where there are more than this; returns how many files went.
@@ -108,8 +111,11 @@ class Lake(Protocol):
 class Session(Protocol):
     """A connection of an engine: SQL over views, nothing kept when it closes."""
 
-    def view(self, name: str, table: str | None = None) -> None:
-        """Make the lake's `table` (default: the same name) readable as `name`."""
+    def view(self, name: str, table: str | None = None, *, after_load: int | None = None) -> None:
+        """Make the lake's `table` (default: the same name) readable as `name`.
+
+        With `after_load`, rows of that load and of earlier ones may be missing.
+        """
 
     def indexed(
         self, name: str, table: str, key: str, wanted: pa.Table, names: Sequence[str] = ()

@@ -85,10 +85,10 @@ class DuckDBSession:
         self._lake = lake
         self._indexed: dict[str, Indexed] = {}
 
-    def view(self, name: str, table: str | None = None) -> None:
+    def view(self, name: str, table: str | None = None, *, after_load: int | None = None) -> None:
         table = table or name
         self._indexed.pop(table, None)
-        self._view_of(name, table, self._lake.files(table))
+        self._view_of(name, table, self._lake.files(table, after_load=after_load))
 
     def _view_of(self, name: str, table: str, files: Sequence[str]) -> None:
         spec = TABLES[table]

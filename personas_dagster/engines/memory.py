@@ -47,7 +47,7 @@ class MemoryLake:
     def table(self, name: str) -> pa.Table:
         return self.tables.get(name, TABLES[name].schema.empty_table())
 
-    def files(self, name: str) -> list[str]:
+    def files(self, name: str, *, after_load: int | None = None) -> list[str]:
         return []
 
     def compact(self, name: str, *, above: int) -> int:
@@ -77,7 +77,7 @@ class _MemorySession(DuckDBSession):
         super().__init__(base.connection, lake)
         self._tables = lake
 
-    def view(self, name: str, table: str | None = None) -> None:
+    def view(self, name: str, table: str | None = None, *, after_load: int | None = None) -> None:
         self.register(name, self._tables.table(table or name))
 
     def unindexed(self, name: str, table: str) -> None:

@@ -34,7 +34,8 @@ def resolve_messages(
     """Leave `resolved_messages`: the messages of the raw loads in (after_load, through_load],
     each with `profile_id` and `account_id`. The rules are those that the load was resolved with.
     """
-    for table in ("raw_events", "candidate_combinations", "candidate_message_profiles"):
+    session.view("raw_events", after_load=after_load)
+    for table in ("candidate_combinations", "candidate_message_profiles"):
         session.view(table)
     prepare_extraction(session)
     session.run(_COMBINATIONS.format(key=", ".join(KEY)))

@@ -139,7 +139,7 @@ def under_facts(
     """The rules for one load, with the facts that hold for it."""
     facts = facts_of_load(decided, after_load=after_load, through_load=through_load)
     if facts.ignored:
-        session.view("raw_events")
+        session.view("raw_events", after_load=after_load)
         first, last = session.fetch(_SPAN, [after_load, through_load]).to_pylist()[0].values()
         facts = facts.within(first, last) if first is not None else Facts()
     return replace(rules, facts=facts)

@@ -54,7 +54,7 @@ def propose(
     through_load: int,
 ) -> Proposal:
     """Resolve the messages of the raw loads in (after_load, through_load] and write candidates."""
-    session.view("raw_events")
+    session.view("raw_events", after_load=after_load)
     messages = Messages(session, rules, after_load=after_load, through_load=through_load)
     users, accounts = (
         _resolve(session, messages, rules, space_id=space_id, collection=collection)

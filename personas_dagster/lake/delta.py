@@ -162,9 +162,12 @@ class DeltaLake:
             raise _unavailable(name, self.root, error) from error
         self._sweep_indexes(name)
 
-    def files(self, name: str) -> list[str]:
+    def files(self, name: str, *, after_load: int | None = None) -> list[str]:
         table = self._open(name)
-        return [] if table is None else [_local(uri) for uri in table.file_uris()]
+        if table is None:
+            return []
+        found = [_local(uri) for uri in table.file_uris()]
+        return found if after_load is None else _after(found, table, after_load)
 
     def compact(self, name: str, *, above: int) -> int:
         table = None if self._is_pinned(name) else self._open(name)
@@ -293,6 +296,17 @@ def _properties(once: tuple[str, int] | None) -> CommitProperties:
 def _as_added(file: Mapping[str, Any]) -> AddAction:
     stats = json.dumps({"numRecords": file["num_records"]})
     return AddAction(file["path"], file["size_bytes"], {}, file["modification_time"], True, stats)
+
+
+def _after(files: list[str], table: DeltaTable, load_id: int) -> list[str]:
+    """Those of the files in which the log does not rule out a later load."""
+    actions = pa.table(table.get_add_actions(flatten=True))
+    if "max.load_id" not in actions.column_names:
+        return files
+    last = zip(*(actions.column(name).to_pylist() for name in ("path", "max.load_id")), strict=True)
+    old = {path for path, at in last if at is not None and at <= load_id}
+    root = _local(table.table_uri).rstrip("/") + "/"
+    return [file for file in files if file.removeprefix(root) not in old]
 
 
 def _local(uri: str) -> str:

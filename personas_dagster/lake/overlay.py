@@ -39,8 +39,9 @@ class Overlay:
     def forget(self, name: str) -> None:
         self._writable(name).forget(name)
 
-    def files(self, name: str) -> list[str]:
-        return (self._over if name in self._names else self._base).files(name)
+    def files(self, name: str, *, after_load: int | None = None) -> list[str]:
+        lake = self._over if name in self._names else self._base
+        return lake.files(name, after_load=after_load)
 
     def compact(self, name: str, *, above: int) -> int:
         return self._writable(name).compact(name, above=above)

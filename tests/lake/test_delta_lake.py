@@ -140,6 +140,27 @@ def test_snapshot_that_is_gone(lake: DeltaLake) -> None:
         then.files("audience_memberships")
 
 
+def test_files_of_later_loads(lake: DeltaLake) -> None:
+    for load in (1, 2, None, 4):
+        days = [dt.date(2026, 1, 1), dt.date(2026, 1, 2)]
+        columns = {"load_id": pa.array([load] * 2, pa.int64()), "received_date": pa.array(days)}
+        lake.append("raw_events", pa.table(columns))
+    assert len(lake.files("raw_events", after_load=0)) == 8
+
+    def loads_after(number: int) -> set[Any]:
+        with DuckDBEngine(threads=1).session(lake) as session:
+            session.view("raw_events", after_load=number)
+            found = session.fetch("SELECT load_id FROM raw_events").column(0).to_pylist()
+        return set(found)
+
+    assert loads_after(1) == {2, None, 4}  # what the log does not tell of is read
+    assert loads_after(2) == {None, 4}
+    assert lake.files("merges", after_load=1) == []
+    lake.compact("raw_events", above=0)
+    assert loads_after(2) == {1, 2, None, 4}
+    assert len(lake.files("raw_events", after_load=4)) <= 2
+
+
 def test_missing_columns_are_null(lake: DeltaLake) -> None:
     lake.append("merges", pa.table({"child_id": ["x"], "unknown": [1], "load_id": ["7"]}))
     (row,) = rows(lake, "merges")
