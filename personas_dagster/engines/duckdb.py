@@ -131,6 +131,7 @@ class DuckDBSession:
             for column, kind in zip(spec.schema.names, spec.schema.types, strict=True)
         ]
         columns += map(duckdb.ColumnExpression, sorted(more))
+        self.connection.unregister(name)  # Arrow data of that name would hide the view
         relation.select(*columns).create_view(name, replace=True)
 
     def layers(self, table: str, columns: Collection[str]) -> list[tuple[str, frozenset[str]]]:

@@ -46,6 +46,18 @@ def test_view_under_another_name(engine: DuckDBEngine, lake: DeltaLake) -> None:
         assert session.fetch("SELECT child_id FROM few").to_pylist() == [{"child_id": "x"}]
 
 
+def test_view_in_place_of_one_of_nothing(engine: DuckDBEngine, lake: DeltaLake) -> None:
+    """The newer one is read, also where the older was of another table."""
+    lake.append("merges", pa.table({"child_id": ["x"]}))
+    with engine.session(lake) as session:
+        for name in ("profiles", "merges", "profiles", "merges"):
+            session.view("few", name)
+            assert session.fetch("SELECT * FROM few").num_rows == (name == "merges")
+            session.unindexed("rest", name)
+            assert session.fetch("SELECT * FROM rest").schema.names == TABLES[name].schema.names
+            assert session.is_empty(name) == (name != "merges")
+
+
 def test_view_is_a_snapshot(engine: DuckDBEngine, lake: DeltaLake) -> None:
     """A view keeps the files that it was made of, until it is made again."""
     lake.append("merges", pa.table({"child_id": ["x"]}))

@@ -116,6 +116,26 @@ def test_the_next_loads_are_the_same(
     assert not list(folder_of(slow).glob("*/*"))
 
 
+def test_one_table_is_indexed_whole_and_another_is_not(
+    new_graph: NewGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New identifiers on old profiles; users and accounts are looked up one after the other."""
+    found = []
+    for worth in (10, 1 << 40):
+        monkeypatch.setattr(indexes, "WORTH_ROWS", worth)
+        graph = new_graph()
+        named = {"userId": "u1", "context": {"groupId": "g1"}}
+        graph.take(*(message(n, userId=f"u{n}", anonymousId=f"a{n}") for n in range(1, 20)),
+                   message(20, **named))  # fmt: skip
+        graph.take(message(21, userId="u1", anonymousId="b1"))
+        if worth == 10:
+            rest = {table: graph.lake.indexed(table).rest for table in ("profiles", "identifiers")}
+            assert not rest["profiles"] and rest["identifiers"]
+        graph.take(message(22, **named, anonymousId="b2"), message(23, anonymousId="b1"))
+        found.append(graph.tables())
+    assert found[0] == found[1]
+
+
 def test_links_are_carried_through_indexes(new_graph: NewGraph) -> None:
     graph = new_graph()
     for number in range(1, 60, 4):
