@@ -8,7 +8,6 @@ into the identity graph stays: a load that was applied is applied.
 from __future__ import annotations
 
 import datetime as dt
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,7 +16,6 @@ import sqlalchemy as sa
 
 from personas_dagster import freshness
 from personas_dagster.errors import Busy, PersonasError
-from personas_dagster.events.resolved import compact, fill
 from personas_dagster.identity import loads as identity_loads
 from personas_dagster.identity import rebuilding, views
 from personas_dagster.identity.guard import Verdict, warm
@@ -35,7 +33,6 @@ from personas_dagster.traits.standing import SAMPLE, Standing, base_of_custom, s
 from personas_dagster.traits.tidying import tidy
 
 _GRAPH = ("identifiers", "merges", "account_links")
-_FILLED_BY_A_REFRESH = 2_000_000  # messages
 _STANDING = 30  # refreshes
 _TRAITS = ("custom_traits", "computed_traits", "sql_traits")
 _LOGS = (*_TRAITS, "audience_changes")
@@ -146,37 +143,6 @@ def settle(space: Space) -> int:
     return identity_loads.settle_load(
         space.lake, space.engine, space.state, columns=typed_columns(space.definitions)
     )
-
-
-@dataclass(frozen=True)
-class Tended:
-    """The months of `events` that were rewritten: crowded ones, and those that lacked columns; and
-    how many files, of all tables, were deleted."""
-
-    compacted: Sequence[str]
-    filled: Sequence[str]
-    swept: int
-
-
-def tend(space: Space, *, now: dt.datetime, at_most: int | None = _FILLED_BY_A_REFRESH) -> Tended:
-    """Compact crowded months of `events`, fill typed columns that definitions read, and, once a
-    day, delete files that no reader can need.
-
-    At most so many messages are rewritten to fill columns (None: all that lack some).
-    """
-    columns = typed_columns(space.definitions)
-    with space.engine.session(space.lake) as session:
-        compacted = compact(session, space.lake, columns)
-        filled = fill(session, space.lake, columns, at_most=at_most)
-    return Tended(compacted, filled, _sweep(space, now))
-
-
-def _sweep(space: Space, now: dt.datetime) -> int:
-    """Delete files that went before the refresh that readers see began, a week ago or more."""
-    last = space.last_refresh()
-    if last is None or last["finished_at"].date() >= now.date():
-        return 0
-    return space.lake.sweep(hours=math.ceil((now - last["started_at"]) / dt.timedelta(hours=1)))
 
 
 def custom_traits(space: Space, refresh: Refresh, *, sample: int = SAMPLE) -> Refreshed:

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from personas_dagster import intake, refresh
+from personas_dagster import intake, refresh, upkeep
 from personas_dagster.assets import arrived, drawing
 from personas_dagster.assets import metadata as show
 from personas_dagster.assets.keys import Names, declared_at, owners
@@ -123,7 +123,7 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
     def events(context: dg.AssetExecutionContext, space: SpaceResource) -> Any:
         held = space.hold(context)
         written = refresh.settle(held)
-        tended = refresh.tend(held, now=space.now())
+        tended = upkeep.tend(held, now=space.now())
         with held.engine.session(held.lake) as session:
             session.view("events")
             metadata = {

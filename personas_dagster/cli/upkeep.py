@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import typer
 
-from personas_dagster import refresh
+from personas_dagster import upkeep
 from personas_dagster.cli.shell import (
     ProjectOption,
     QuietOption,
@@ -40,5 +40,5 @@ def fill(
         "refresh", owner=uuid4().hex, holder="`personas events fill`, which fills columns"
     )
     with lease, shell.working("filling typed columns"):
-        tended = refresh.tend(shell.space, now=dt.datetime.now(dt.UTC), at_most=None)
+        tended = upkeep.tend(shell.space, now=dt.datetime.now(dt.UTC), at_most=None)
     emit({"months_filled": list(tended.filled), "months_compacted": list(tended.compacted)})

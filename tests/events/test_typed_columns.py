@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from personas_dagster import refresh
+from personas_dagster import upkeep
 from personas_dagster.digests import digests
 from personas_dagster.lake import DeltaLake
 from personas_dagster.query import Typed, typed_columns
@@ -73,10 +73,8 @@ def test_filled_later(place_of_orders: Place) -> None:
     place_of_orders.refresh()
     space = place_of_orders.space
     before = values(place_of_orders), digests(space)
-    assert refresh.tend(space, now=NOW, at_most=1).filled == [
-        f"{NOW - dt.timedelta(days=40):%Y-%m}"
-    ]
-    assert refresh.tend(space, now=NOW, at_most=1).filled == []
+    assert upkeep.tend(space, now=NOW, at_most=1).filled == [f"{NOW - dt.timedelta(days=40):%Y-%m}"]
+    assert upkeep.tend(space, now=NOW, at_most=1).filled == []
     command = [COMMAND, "events", "fill", "--project", str(place_of_orders.root)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     assert json.loads(done.stdout) == {"months_filled": [f"{NOW:%Y-%m}"], "months_compacted": []}
@@ -91,7 +89,7 @@ def test_crowded_month_is_filled(place: Place) -> None:
         order(place, number, total=number)
         if number == 5:
             place.define({"computed_traits/spent": SPENT})
-    assert len(refresh.tend(place.space, now=NOW).compacted) == 1
+    assert len(upkeep.tend(place.space, now=NOW).compacted) == 1
     assert held(place) == [(12, frozenset({TOTAL.name}))]
     place.refresh()
     assert values(place) == {"spent": "66"}
@@ -114,11 +112,11 @@ def test_old_files_go_once_a_day(place: Place, monkeypatch: pytest.MonkeyPatch) 
     asked: list[int] = []
     monkeypatch.setattr(DeltaLake, "sweep", lambda lake, hours: asked.append(hours) or 7)
     order(place, 1, total=1)
-    assert refresh.tend(place.space, now=NOW).swept == 0  # nothing was published yet
+    assert upkeep.tend(place.space, now=NOW).swept == 0  # nothing was published yet
     place.refresh()
     last = place.space.last_refresh()
     assert last is not None
     began, ended = last["started_at"], last["finished_at"]
-    assert refresh.tend(place.space, now=ended).swept == 0
-    later = refresh.tend(place.space, now=began + dt.timedelta(days=20))
+    assert upkeep.tend(place.space, now=ended).swept == 0
+    later = upkeep.tend(place.space, now=began + dt.timedelta(days=20))
     assert later.swept == 7 and asked == [20 * 24]
