@@ -128,6 +128,10 @@ def profile(
         for key, fresh in freshness(shell.space, now=dt.datetime.now(dt.UTC)).items()
         if fresh.is_stale and kinds[key] == found["collection"]
     }
+    alike: dict[str, list[str]] = {}  # most are due at the same times
     for key, reasons in stale.items():
-        shell.say(f"warning: {key} is stale: {'; '.join(reasons)}")
+        alike.setdefault("; ".join(reasons), []).append(key)
+    for why, keys in alike.items():
+        verb = "is" if len(keys) == 1 else "are"
+        shell.say(f"warning: {', '.join(sorted(keys))} {verb} stale: {why}")
     emit({**found, "as_of": last and last["as_of"], "stale": stale})
