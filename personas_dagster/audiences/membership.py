@@ -56,7 +56,7 @@ _FEW = 100_000  # rows that are not worth writing the log anew
 _WHOLE = """
 SELECT audience, collection, profile_id, entered_at, NULL::TIMESTAMPTZ AS exited_at,
        $1::BIGINT AS refresh_id
-FROM members ORDER BY audience, profile_id
+FROM members ORDER BY profile_id, audience
 """
 
 
@@ -129,12 +129,12 @@ def append(
     if moved:
         lake.append(
             "audience_changes",
-            session.stream("SELECT * FROM member_changes ORDER BY audience, profile_id"),
+            session.stream("SELECT * FROM member_changes ORDER BY profile_id, audience"),
             once=("refresh", refresh_id),
         )
         lake.append(
             "audience_memberships",
-            session.stream("SELECT * FROM member_rows ORDER BY audience, profile_id"),
+            session.stream("SELECT * FROM member_rows ORDER BY profile_id, audience"),
             once=("refresh", refresh_id),
         )
     return {

@@ -8,6 +8,7 @@ profiles that something touched (`standing`), and for a sample of the others, to
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,15 +20,16 @@ from personas_dagster.audiences.membership import Movement
 from personas_dagster.interfaces import Lake, Session
 from personas_dagster.query import Definition, evaluate, plan, sql, typed_columns
 from personas_dagster.query.timing import upstream
-from personas_dagster.traits import changes
+from personas_dagster.traits import changes, slices
 from personas_dagster.traits.standing import SAMPLE, Check, Standing, divide, record_of, touch
 from personas_dagster.traits.world import gather_messages, prepare_values, prepare_world
 
-_BATCH = 10  # traits that are compared with what is stored at once, of all profiles
+_BATCH = 10  # audiences that are compared with what is stored at once, of all profiles
+_VALUES = 100_000_000  # traits times profiles that are, in slices of the profiles
 _BEFORE = """
 CREATE OR REPLACE TEMP TABLE trait_before AS
 SELECT collection, profile_id, key, value, NULL::VARCHAR AS source_id
-FROM current_computed_traits WHERE {keys}
+FROM current_computed_traits WHERE {keys} AND {some}
 """
 # What is stored of the touched profiles: read once, then led to their roots of now and of then.
 _LOG = """
@@ -69,7 +71,7 @@ ORDER BY ALL
 # Numbers in ten steps between the 5th and the 95th percentile, other values by frequency.
 _DISTRIBUTION = """
 WITH valued AS (
-    SELECT key, value, TRY_CAST(value AS DOUBLE) AS number FROM trait_now
+    SELECT key, value, TRY_CAST(value AS DOUBLE) AS number FROM {values} WHERE {keys}
 ),
 spans AS (
     SELECT key, quantile_cont(number, 0.05) AS low, quantile_cont(number, 0.95) AS high,
@@ -131,8 +133,8 @@ class _Pass:
     found: _Found
     base: Standing | None = None
 
-    def run(self, definitions: Sequence[Definition], among: Sequence[Definition]) -> None:
-        """Compute `definitions` and what they read `among` all; record the former."""
+    def evaluate(self, definitions: Sequence[Definition], among: Sequence[Definition]) -> None:
+        """Compute `definitions` and what they read `among` all."""
         of = "touched_ids" if self.base else None
         wanted = upstream(definitions, among)
         prepare_values(self.session, defined=self.defined, of=of)
@@ -142,40 +144,61 @@ class _Pass:
         if self.base:
             gather_messages(self.session, layers, made)
         evaluate(self.session, made)
-        traits = [one.key for one in definitions if one.kind == "trait"]
-        if self.base and traits:
-            self.session.view("computed_traits")
-            self.session.run(_LOG.format(keys=_among("key", traits)))
-            self.session.run(_MOVED)
-            self.session.run(_MOVED_LOG)
-        for keys in _batches(traits, len(traits) if self.base else _BATCH):
-            self._traits(keys)
-        audiences = [one.key for one in definitions if one.kind == "audience"]
+
+    def audiences_of(self, definitions: Sequence[Definition]) -> None:
+        """Record the members who came and went."""
+        audiences = _audiences(definitions)
         for keys in _batches(audiences, len(audiences) if self.base else _BATCH):
             self._audiences(keys)
 
-    def _traits(self, keys: list[str]) -> None:
-        session = self.session
-        session.run(_values(keys, self.as_of))
-        if self.base:
-            changes.current(session, "computed_traits", log="touched_log", roots="touched_ids")
-        session.run(_BEFORE.format(keys=_among("key", keys)))
+    def traits_of(self, definitions: Sequence[Definition]) -> Iterator[None]:
+        """Leave changed values in `trait_changes`: those of a slice of the profiles a step."""
+        keys = _traits(definitions)
+        if not keys:
+            return
+        self._spread("results", keys)
+        held: Counter[str] = Counter()
+        values = len(keys) * _one(self.session, "SELECT count(*) FROM profiles")
+        for some in slices.conditions(values, most=_VALUES):
+            changes.no_changes(self.session)
+            held.update(self._compared(keys, some))
+            yield
+        self.found.held |= held
+
+    def touched_traits(self, base: Standing, definitions: Sequence[Definition]) -> None:
+        """Add changed values to `trait_changes`, where only touched profiles were computed."""
+        keys, session = _traits(definitions), self.session
+        if not keys:
+            return
+        session.view("computed_traits")
+        session.run(_LOG.format(keys=_among("key", keys)))
+        session.run(_MOVED)
+        session.run(_MOVED_LOG)
+        changes.current(session, "computed_traits", log="touched_log", roots="touched_ids")
+        held = self._compared(keys, "true")
+        then = {"name": "traits_then", "log": "moved_log", "roots": "roots_then"}
+        changes.current(session, "computed_traits", keys=keys, **then)
+        self._since(self.found.held, base, keys, _counts(session, _HELD_THEN), held)
+        self._spread("trait_now", keys)
+
+    def _compared(self, keys: list[str], some: str) -> dict[str, int]:
+        """Add to `trait_changes`; returns how many profiles have a value now."""
+        self.session.run(_values(keys, self.as_of, some))
+        self.session.run(_BEFORE.format(keys=_among("key", keys), some=some))
         changes.compare(
-            session,
+            self.session,
             now_values="trait_now",
             before="trait_before",
             at=self.as_of,
             refresh_id=self.refresh_id,
         )
-        held = _counts(session, "SELECT key, count(*) AS n FROM trait_now GROUP BY key")
-        if self.base:
-            then = {"name": "traits_then", "log": "moved_log", "roots": "roots_then"}
-            changes.current(session, "computed_traits", keys=keys, **then)
-            self._since(self.found.held, self.base, keys, _counts(session, _HELD_THEN), held)
-        else:
-            self.found.held |= held
-        for row in session.fetch(_DISTRIBUTION).to_pylist():
-            self.found.distributions.setdefault(row.pop("key"), []).append(row)
+        return _counts(self.session, "SELECT key, count(*) AS n FROM trait_now GROUP BY key")
+
+    def _spread(self, values: str, traits: list[str]) -> None:
+        for keys in _batches(traits, len(traits) if self.base else _BATCH):
+            query = _DISTRIBUTION.format(values=values, keys=_among("key", keys))
+            for row in self.session.fetch(query).to_pylist():
+                self.found.distributions.setdefault(row.pop("key"), []).append(row)
 
     def _audiences(self, keys: list[str]) -> None:
         sizes = membership.compare(
@@ -232,24 +255,34 @@ def compute(
         )
     shared = (session, as_of, refresh_id, run_id, audiences, defined, found)
     check = None
-    if touched is None:
+    if touched is None or base is None:
         kept = []
     else:
-        _Pass(*shared, base).run(kept, definitions)
+        some = _Pass(*shared, base)
+        some.evaluate(kept, definitions)
+        some.touched_traits(base, kept)
+        some.audiences_of(kept)
         check = _check(session, kept)
     standing = {one.key for one in kept}
     anew = [one for one in definitions if one.key not in standing]
+    everybody = _Pass(*shared)
     if anew:
-        _Pass(*shared).run(anew, definitions)
-    traits = [one.key for one in definitions if one.kind == "trait"]
-    changed = changes.append(session, lake, "computed_traits", refresh_id=refresh_id)
+        everybody.evaluate(anew, definitions)
+        everybody.audiences_of(anew)
+    changed = changes.append(
+        session,
+        lake,
+        "computed_traits",
+        refresh_id=refresh_id,
+        slices=everybody.traits_of(anew),
+    )
     movements = membership.append(session, lake, found.sizes, refresh_id=refresh_id)
     if movements:
         prepare_values(session, defined=defined)
         membership.tidy(session, lake, members=sum(found.sizes.values()), refresh_id=refresh_id)
     return Computed(
-        traits_changed={key: changed.get(key, 0) for key in traits},
-        traits_held={key: found.held.get(key, 0) for key in traits if found.held.get(key)},
+        traits_changed={key: changed.get(key, 0) for key in _traits(definitions)},
+        traits_held={key: held for key in _traits(definitions) if (held := found.held.get(key))},
         distributions=found.distributions,
         movements=movements,
         touched=touched,
@@ -260,22 +293,35 @@ def compute(
 
 def _check(session: Session, definitions: Sequence[Definition]) -> Check:
     """What changed on profiles of the sample, where nothing should have."""
-    traits = [one.key for one in definitions if one.kind == "trait"]
-    audiences = [one.key for one in definitions if one.kind == "audience"]
-    query = _WRONG.format(traits=_among("key", traits), audiences=_among("audience", audiences))
+    query = _WRONG.format(
+        traits=_among("key", _traits(definitions)),
+        audiences=_among("audience", _audiences(definitions)),
+    )
     wrong = [(row["key"], row["profile_id"]) for row in session.fetch(query).to_pylist()]
-    profiles = session.fetch("SELECT count(*) FROM checked").column(0)[0].as_py()
-    return Check(int(profiles), wrong)
+    return Check(_one(session, "SELECT count(*) FROM checked"), wrong)
 
 
-def _values(keys: Sequence[str], as_of: dt.datetime) -> exp.Expr:
-    """`trait_now`: the results of some traits, as rows of the log."""
+def _one(session: Session, query: str) -> int:
+    return int(session.fetch(query).column(0)[0].as_py())
+
+
+def _traits(definitions: Sequence[Definition]) -> list[str]:
+    return [one.key for one in definitions if one.kind == "trait"]
+
+
+def _audiences(definitions: Sequence[Definition]) -> list[str]:
+    return [one.key for one in definitions if one.kind == "audience"]
+
+
+def _values(keys: Sequence[str], as_of: dt.datetime, some: str) -> exp.Expr:
+    """`trait_now`: the results of some traits and profiles, as rows of the log."""
     columns = [
         *(sql.column(name) for name in ("collection", "profile_id", "key", "value")),
         sql.named(sql.instant(as_of), "updated_at"),
         sql.named(sql.cast(sql.NULL(), "VARCHAR"), "source_id"),
     ]
-    query = sql.select(columns, sql.table("results"), where=_in("key", keys))
+    where = sql.all_of([_in("key", keys), exp.condition(some, dialect="duckdb")])
+    query = sql.select(columns, sql.table("results"), where=where)
     return exp.Create(
         this=sql.table("trait_now"),
         kind="TABLE",

@@ -14,19 +14,19 @@ from sqlglot import exp
 
 from personas_dagster.interfaces import Lake, Session
 from personas_dagster.lake.tables import TABLES
+from personas_dagster.traits import slices
 
 FEW = 1_000_000  # rows that are not worth writing a log anew
 MANY_FILES = 100
+_HELD = 20_000_000  # rows that are held at once
 _SIZE = "SELECT count(*) AS n, coalesce(max(refresh_id), 0) AS last FROM {log}"
-_KEYS = "SELECT DISTINCT key FROM {log} ORDER BY key"
-# Key by key, so that one key's profiles are held at once.
 _LAST = """
 SELECT collection, profile_id, key, last.*, refresh_id FROM (
     SELECT collection, profile_id, key, max(refresh_id) AS refresh_id,
            arg_max(struct_pack(value := value, updated_at := updated_at, source_id := source_id),
                    refresh_id) AS last
-    FROM {log} WHERE key = $1 GROUP BY collection, profile_id, key
-) ORDER BY profile_id
+    FROM {log} WHERE {some} GROUP BY collection, profile_id, key
+) ORDER BY profile_id, key
 """
 
 
@@ -45,13 +45,11 @@ def tidy(session: Session, lake: Lake, log: str, *, held: int | None, finished: 
     if rows <= 2 * held + FEW or last > finished:
         lake.compact(log, above=MANY_FILES)
         return held
-    keys = session.fetch(_KEYS.format(log=named)).column(0).to_pylist()
-
     schema = TABLES[log].schema
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for key in keys:
-            found = session.fetch(_LAST.format(log=named), [key]).select(schema.names)
+        for some in slices.conditions(rows, most=_HELD):
+            found = session.fetch(_LAST.format(log=named, some=some)).select(schema.names)
             yield from found.cast(schema).to_batches()
 
     left = lake.replace(log, pa.RecordBatchReader.from_batches(schema, batches()))
