@@ -7,9 +7,12 @@ many files is rewritten as one. Properties that definitions read are kept as typ
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import Counter
 from collections.abc import Collection, Sequence
+from itertools import chain
 
+import pyarrow as pa
 from sqlglot import exp
 
 from personas_dagster.interfaces import Lake, Session
@@ -40,16 +43,31 @@ def append_resolved(
     *,
     load_id: int,
     columns: Collection[Typed] = (),
+    months: Sequence[dt.datetime] = (),
     once: bool = True,
 ) -> int:
     """Append the session's `resolved_messages` (identity/assignment.py), once per load id.
 
-    `columns` are the typed columns that definitions read. With `once=False` also those of a load
-    that was written before: when all is written anew.
+    `columns` are the typed columns that definitions read. `months` are beginnings of months: the
+    messages between two of them are sorted at once. With `once=False` also those of a load that
+    was written before: when all is written anew.
     """
     session.run(_RESOLVED.format(load_id=load_id))
-    query = typed.filled(_columns(lake, columns), "resolved_rows")
-    reader = session.stream(_sorted(query, "month", *_ORDER))
+    columns = _columns(lake, columns)
+
+    def rows(low: dt.datetime | None, high: dt.datetime | None) -> pa.RecordBatchReader:
+        query = typed.filled(columns, "resolved_rows")
+        if low is not None:
+            query.where(sql.compare(">=", sql.column("timestamp"), sql.instant(low)), copy=False)
+        if high is not None:
+            query.where(sql.compare("<", sql.column("timestamp"), sql.instant(high)), copy=False)
+        return session.stream(_sorted(query, "month", *_ORDER))
+
+    first, *others = zip([None, *months], [*months, None], strict=True)
+    reader = rows(*first)
+    if others:
+        later = (batch for some in others for batch in rows(*some))
+        reader = pa.RecordBatchReader.from_batches(reader.schema, chain(reader, later))
     return lake.append("events", reader, once=("identity", load_id) if once else None)
 
 

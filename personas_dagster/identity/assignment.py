@@ -6,6 +6,8 @@ readings (an alias under `alias: merge`) are listed one by one.
 
 from __future__ import annotations
 
+import datetime as dt
+
 from personas_dagster.identity.extract import KEY, combinations, prepare_extraction
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Session
@@ -25,6 +27,11 @@ FROM (SELECT *, hash({key_columns}) AS key_hash
             WHERE load_id > {after_load:d} AND load_id <= {through_load:d})) r
 LEFT JOIN named_combinations c ON {same}
 LEFT JOIN candidate_message_profiles m ON m.file_id = r.file_id AND m.line = r.line
+"""
+_SORTED = 5_000_000  # messages
+_MONTHS = """
+SELECT date_trunc('month', timestamp) AS month, count(*) AS messages FROM raw_events
+WHERE load_id > $1 AND load_id <= $2 GROUP BY ALL ORDER BY month
 """
 
 
@@ -52,3 +59,19 @@ def resolve_messages(
             same=same,
         )
     )
+
+
+def months_between(
+    session: Session, *, after_load: int, through_load: int, most: int = _SORTED
+) -> list[dt.datetime]:
+    """Beginnings of months that divide the messages of these raw loads by their time.
+
+    Between two of them are `most` messages, or one month's. The session must have `raw_events`.
+    """
+    found, held = list[dt.datetime](), 0
+    for row in session.fetch(_MONTHS, [after_load, through_load]).to_pylist():
+        if held and held + row["messages"] > most:
+            found.append(row["month"])
+            held = 0
+        held += row["messages"]
+    return found

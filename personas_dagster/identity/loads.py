@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from personas_dagster.errors import CheckFailed
 from personas_dagster.events.resolved import append_resolved
 from personas_dagster.identity import totals
-from personas_dagster.identity.assignment import resolve_messages
+from personas_dagster.identity.assignment import months_between, resolve_messages
 from personas_dagster.identity.decisions import decisions, let_pass, under_facts
 from personas_dagster.identity.digests import combine, digest
 from personas_dagster.identity.findings import find
@@ -158,10 +158,12 @@ def settle_load(
         return 0
     rules = IdentityRules.from_record(row["counts"]["rules"])
     with engine.session(lake) as session:
-        resolve_messages(
-            session, rules, after_load=row["after_load"], through_load=row["through_load"]
+        loads = {name: row[name] for name in ("after_load", "through_load")}
+        resolve_messages(session, rules, **loads)
+        months = months_between(session, **loads)
+        written = append_resolved(
+            session, lake, load_id=row["load_id"], columns=columns, months=months
         )
-        written = append_resolved(session, lake, load_id=row["load_id"], columns=columns)
     _update(state, row["load_id"], status="settled")
     return written
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from personas_dagster.events.resolved import append_resolved
-from personas_dagster.identity.assignment import resolve_messages
+from personas_dagster.identity.assignment import months_between, resolve_messages
 from personas_dagster.identity.decisions import Decision, under_facts
 from personas_dagster.identity.loads import GRAPH_TABLES
 from personas_dagster.identity.propose import Proposal, propose
@@ -86,6 +86,14 @@ def replay(
                 lake.index(table)
             if with_events:
                 resolve_messages(session, rules, **places)
-                append_resolved(session, lake, load_id=load.load_id, columns=columns, once=False)
+                months = months_between(session, **places)
+                append_resolved(
+                    session,
+                    lake,
+                    load_id=load.load_id,
+                    columns=columns,
+                    months=months,
+                    once=False,
+                )
         proposals.append(proposal)
     return proposals
