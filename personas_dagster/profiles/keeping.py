@@ -9,7 +9,8 @@ anew.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from personas_dagster.identity import views
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Engine, Lake, Session
 from personas_dagster.profiles import rows, tables
+from personas_dagster.profiles.behind import Behind
 from personas_dagster.profiles.store import Held, ProfileStore, Writer
 from personas_dagster.traits.world import prepare_values
 
@@ -286,11 +288,7 @@ def _change(
                 changes="family_changes",
                 after_event_load=held.event_load,
             )
-            counts = _stage(session, writer, held, published)
-            for statement in tables.CHANGE:
-                writer.run(statement)
-            before = int(_since(published.as_of).timestamp() * 1_000_000)
-            writer.run(tables.PRUNE, {"before": before})
+            counts = _write(session, writer, held, published)
             writer.hold(_held(session, published))
             there = writer.one(tables.COUNTS)
             if dict(there) != session.fetch(_COUNTS).to_pylist()[0]:
@@ -326,29 +324,44 @@ def _find_touched(session: Session, held: Held, published: Published) -> None:
     session.run(_FAMILY)
 
 
-def _stage(session: Session, writer: Writer, held: Held, published: Published) -> Mapping[str, int]:
-    """Everything new beside the store's tables; returns the rows, by table."""
+def _write(session: Session, writer: Writer, held: Held, published: Published) -> Mapping[str, int]:
+    """Change the store's tables; returns the rows that were new, by table.
+
+    The store takes one table's rows in while the engine makes those of the next.
+    """
+    counts: Counter[str] = Counter()
+    since = _since(published.as_of)
+    with Behind(writer) as behind:
+        for staged, statements in tables.CHANGE:
+            for table in staged:
+                for rows_of in _new_rows(session, table, held, published, since):
+                    counts[table.removeprefix("new_")] += behind.copy(table, rows_of)
+            for statement in statements:
+                behind.run(statement)
+        behind.run(tables.PRUNE, {"before": int(since.timestamp() * 1_000_000)})
+    return counts
+
+
+def _new_rows(
+    session: Session, table: str, held: Held, published: Published, since: dt.datetime
+) -> Iterator[pa.RecordBatchReader]:
+    """What of the snapshot belongs into a staged table."""
     new = "(SELECT p.* FROM graph_profiles p SEMI JOIN renamed USING (profile_id))"
     of_merged = "SEMI JOIN merged ON merged.profile_id = parent_id"
-    found = {
-        name: writer.copy(f"new_{name}", session.stream(query))
-        for name, query in {
-            "profiles": rows.PROFILES.format(profiles=new, identifiers="stored_theirs"),
-            "last": rows.LAST,
-            "parents": rows.PARENTS.format(of=of_merged),
-            "identifiers": rows.IDENTIFIERS.format(identifiers="theirs"),
-            "external_ids": rows.EXTERNAL_IDS.format(identifiers="theirs"),
-            "links": rows.LINKS.format(where=_LINKED.format(after=held.graph_load)),
-        }.items()
-    }
-    writer.copy("whole", session.stream("SELECT profile_id FROM whole"))
-    found["traits"] = sum(
-        writer.copy("new_traits", session.stream(query, [refresh_id]))
-        for query, refresh_id in (
-            (rows.TRAITS, published.refresh_id),
-            (rows.CHANGED_TRAITS, held.refresh_id),
+    if table == "new_traits":
+        yield session.stream(rows.TRAITS, [published.refresh_id])
+        yield session.stream(rows.CHANGED_TRAITS, [held.refresh_id])
+    elif table == "new_events":
+        yield rows.events(session, since=since, after_load=held.event_load)
+    else:
+        yield session.stream(
+            {
+                "new_profiles": rows.PROFILES.format(profiles=new, identifiers="stored_theirs"),
+                "new_last": rows.LAST,
+                "new_parents": rows.PARENTS.format(of=of_merged),
+                "new_identifiers": rows.IDENTIFIERS.format(identifiers="theirs"),
+                "new_external_ids": rows.EXTERNAL_IDS.format(identifiers="theirs"),
+                "whole": "SELECT profile_id FROM whole",
+                "new_links": rows.LINKS.format(where=_LINKED.format(after=held.graph_load)),
+            }[table]
         )
-    )
-    events = rows.events(session, since=_since(published.as_of), after_load=held.event_load)
-    found["events"] = writer.copy("new_events", events)
-    return found

@@ -22,6 +22,7 @@ from personas_dagster.profiles.store import Held
 
 _BUSY_SECONDS = 30.0
 _CACHE_KIB = 65_536
+_WRITING_KIB = 262_144  # a page that does not fit is written more than once
 _SUFFIXES = ("", "-wal", "-shm")
 
 
@@ -101,7 +102,7 @@ class SqliteStore:
         try:
             for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE"):
                 connection.execute(f"PRAGMA {pragma}")
-            connection.execute("PRAGMA cache_size = -262144")
+            connection.execute(f"PRAGMA cache_size = -{_WRITING_KIB}")
             connection.execute("BEGIN")
             for name, columns in tables.TABLES.items():
                 ending = " WITHOUT ROWID" if name in tables.NARROW or name == "events" else ""
@@ -143,6 +144,7 @@ class SqliteStore:
         connection = self._connect(self._current())
         try:
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA cache_size = -{_WRITING_KIB}")
             connection.execute("PRAGMA temp_store = MEMORY")
             for name, columns in tables.STAGED.items():
                 connection.execute(f"CREATE TEMP TABLE {name} ({columns})")

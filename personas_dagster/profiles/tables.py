@@ -7,7 +7,7 @@ staged beside them under the names in `STAGED`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 FORMAT = 2
 """Raised when the tables or bodies change: a store of another format is made again."""
@@ -47,44 +47,76 @@ STAGED: Mapping[str, str] = {
     "new_events": "profile_id TEXT, at BIGINT, message_id TEXT, event TEXT, body TEXT",
 }
 
-CHANGE = (
-    "INSERT INTO new_last SELECT n.profile_id, p.updated_at, p.last_message_id, p.last_source_id "
-    "FROM new_parents n JOIN profiles p ON p.profile_id = n.child_id",
-    "INSERT INTO profiles (profile_id, collection, created_at, first_message_id, first_source_id) "
-    "SELECT profile_id, collection, created_at, first_message_id, first_source_id "
-    "FROM new_profiles WHERE true ON CONFLICT DO NOTHING",
-    "UPDATE profiles SET updated_at = n.updated_at, last_message_id = n.last_message_id, "
-    "last_source_id = n.last_source_id "
-    "FROM (SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY profile_id "
-    "ORDER BY updated_at DESC, last_message_id DESC) AS place FROM new_last "
-    "WHERE updated_at IS NOT NULL) AS ranked WHERE place = 1) AS n "
-    "WHERE profiles.profile_id = n.profile_id AND (profiles.updated_at IS NULL "
-    "OR (n.updated_at, n.last_message_id) > (profiles.updated_at, profiles.last_message_id))",
-    "INSERT INTO events SELECT n.profile_id, e.at, e.message_id, e.event, e.body "
-    "FROM new_parents n JOIN events e ON e.profile_id = n.child_id "
-    "WHERE true ON CONFLICT DO NOTHING",
-    "DELETE FROM events WHERE profile_id IN (SELECT child_id FROM new_parents)",
-    "DELETE FROM links WHERE profile_id IN (SELECT to_profile_id FROM links "
-    "WHERE profile_id IN (SELECT child_id FROM new_parents)) "
-    "AND to_profile_id IN (SELECT child_id FROM new_parents)",
-    "DELETE FROM links WHERE profile_id IN (SELECT child_id FROM new_parents)",
-    "DELETE FROM profiles WHERE profile_id IN (SELECT child_id FROM new_parents)",
-    "DELETE FROM traits WHERE profile_id IN (SELECT child_id FROM new_parents)",
-    "DELETE FROM external_ids WHERE profile_id IN (SELECT child_id FROM new_parents)",
-    "INSERT INTO parents SELECT child_id, profile_id FROM new_parents WHERE true "
-    "ON CONFLICT (child_id) DO UPDATE SET profile_id = excluded.profile_id",
-    "INSERT INTO identifiers SELECT type, value, collection, profile_id FROM new_identifiers "
-    "WHERE true ON CONFLICT (type, value, collection) "
-    "DO UPDATE SET profile_id = excluded.profile_id",
-    "INSERT INTO external_ids SELECT profile_id, body FROM new_external_ids WHERE true "
-    "ON CONFLICT (profile_id) DO UPDATE SET body = excluded.body",
-    "DELETE FROM traits WHERE profile_id IN (SELECT profile_id FROM whole)",
-    "INSERT INTO traits SELECT profile_id, refresh_id, body FROM new_traits",
-    "INSERT INTO links SELECT profile_id, to_profile_id, to_collection FROM new_links "
-    "WHERE true ON CONFLICT DO NOTHING",
-    "INSERT INTO events SELECT profile_id, at, message_id, event, body FROM new_events "
-    "WHERE true ON CONFLICT DO NOTHING",
+CHANGE: Sequence[tuple[Sequence[str], Sequence[str]]] = (
+    (
+        ("new_profiles", "new_last", "new_parents"),
+        (
+            "INSERT INTO new_last SELECT n.profile_id, p.updated_at, p.last_message_id, "
+            "p.last_source_id FROM new_parents n JOIN profiles p ON p.profile_id = n.child_id",
+            "INSERT INTO profiles (profile_id, collection, created_at, first_message_id, "
+            "first_source_id) SELECT profile_id, collection, created_at, first_message_id, first_source_id "
+            "FROM new_profiles WHERE true ON CONFLICT DO NOTHING",
+            "UPDATE profiles SET updated_at = n.updated_at, last_message_id = n.last_message_id, "
+            "last_source_id = n.last_source_id "
+            "FROM (SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY profile_id "
+            "ORDER BY updated_at DESC, last_message_id DESC) AS place FROM new_last "
+            "WHERE updated_at IS NOT NULL) AS ranked WHERE place = 1) AS n "
+            "WHERE profiles.profile_id = n.profile_id AND (profiles.updated_at IS NULL "
+            "OR (n.updated_at, n.last_message_id) > "
+            "(profiles.updated_at, profiles.last_message_id))",
+            "INSERT INTO events SELECT n.profile_id, e.at, e.message_id, e.event, e.body "
+            "FROM new_parents n JOIN events e ON e.profile_id = n.child_id "
+            "WHERE true ON CONFLICT DO NOTHING",
+            "DELETE FROM events WHERE profile_id IN (SELECT child_id FROM new_parents)",
+            "DELETE FROM links WHERE profile_id IN (SELECT to_profile_id FROM links "
+            "WHERE profile_id IN (SELECT child_id FROM new_parents)) "
+            "AND to_profile_id IN (SELECT child_id FROM new_parents)",
+            "DELETE FROM links WHERE profile_id IN (SELECT child_id FROM new_parents)",
+            "DELETE FROM profiles WHERE profile_id IN (SELECT child_id FROM new_parents)",
+            "DELETE FROM traits WHERE profile_id IN (SELECT child_id FROM new_parents)",
+            "DELETE FROM external_ids WHERE profile_id IN (SELECT child_id FROM new_parents)",
+            "INSERT INTO parents SELECT child_id, profile_id FROM new_parents WHERE true "
+            "ON CONFLICT (child_id) DO UPDATE SET profile_id = excluded.profile_id",
+        ),
+    ),
+    (
+        ("new_identifiers",),
+        (
+            "INSERT INTO identifiers SELECT type, value, collection, profile_id "
+            "FROM new_identifiers WHERE true ON CONFLICT (type, value, collection) "
+            "DO UPDATE SET profile_id = excluded.profile_id",
+        ),
+    ),
+    (
+        ("new_external_ids",),
+        (
+            "INSERT INTO external_ids SELECT profile_id, body FROM new_external_ids WHERE true "
+            "ON CONFLICT (profile_id) DO UPDATE SET body = excluded.body",
+        ),
+    ),
+    (
+        ("whole", "new_traits"),
+        (
+            "DELETE FROM traits WHERE profile_id IN (SELECT profile_id FROM whole)",
+            "INSERT INTO traits SELECT profile_id, refresh_id, body FROM new_traits",
+        ),
+    ),
+    (
+        ("new_links",),
+        (
+            "INSERT INTO links SELECT profile_id, to_profile_id, to_collection FROM new_links "
+            "WHERE true ON CONFLICT DO NOTHING",
+        ),
+    ),
+    (
+        ("new_events",),
+        (
+            "INSERT INTO events SELECT profile_id, at, message_id, event, body FROM new_events "
+            "WHERE true ON CONFLICT DO NOTHING",
+        ),
+    ),
 )
+"""Tables of `STAGED`, and what is run when these and those before them are filled."""
 PRUNE = "DELETE FROM events WHERE at < :before"
 COUNTS = (
     "SELECT (SELECT count(*) FROM profiles) AS profiles, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,18 @@ def test_events_fall_out_after_14_days(shop: Place) -> None:
         assert len(dump(space.profiles)["events"]) == left, as_of
 
 
+def broken(at: int) -> list[tuple[Sequence[str], Sequence[str]]]:
+    """The steps of a change with a statement that fails before another one."""
+    found, count = list[tuple[Sequence[str], Sequence[str]]](), 0
+    for staged, statements in tables.CHANGE:
+        place = at - count
+        count += len(statements)
+        if 0 <= place < len(statements):
+            statements = [*statements[:place], "DELETE FROM nowhere", *statements[place:]]
+        found.append((staged, statements))
+    return found
+
+
 def test_died_on_the_way_leaves_the_store_as_it_was(
     shop: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,10 +150,9 @@ def test_died_on_the_way_leaves_the_store_as_it_was(
     refresh.keep_profiles(space)
     before, held = dump(space.profiles), space.profiles.held()
     space = shop.refresh(identify(2, userId="u1", anonymousId="a1"), as_of=day(3))
-    for done in range(len(tables.CHANGE) + 1):
-        broken = [*tables.CHANGE[:done], "DELETE FROM nowhere", *tables.CHANGE[done:]]
+    for done in range(sum(len(statements) for _, statements in tables.CHANGE)):
         with monkeypatch.context() as patch:
-            patch.setattr(tables, "CHANGE", tuple(broken))
+            patch.setattr(tables, "CHANGE", broken(done))
             with pytest.raises(StateUnavailable, match="nowhere"):
                 refresh.keep_profiles(space)
         assert (dump(space.profiles), space.profiles.held()) == (before, held), done
