@@ -54,8 +54,8 @@ CHANGE: Sequence[tuple[Sequence[str], Sequence[str]]] = (
             "INSERT INTO new_last SELECT n.profile_id, p.updated_at, p.last_message_id, "
             "p.last_source_id FROM new_parents n JOIN profiles p ON p.profile_id = n.child_id",
             "INSERT INTO profiles (profile_id, collection, created_at, first_message_id, "
-            "first_source_id) SELECT profile_id, collection, created_at, first_message_id, first_source_id "
-            "FROM new_profiles WHERE true ON CONFLICT DO NOTHING",
+            "first_source_id) SELECT profile_id, collection, created_at, first_message_id, "
+            "first_source_id FROM new_profiles WHERE true ON CONFLICT DO NOTHING",
             "UPDATE profiles SET updated_at = n.updated_at, last_message_id = n.last_message_id, "
             "last_source_id = n.last_source_id "
             "FROM (SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY profile_id "
