@@ -21,6 +21,7 @@ from personas_dagster.interfaces import Lake, Session
 from personas_dagster.query import Definition, evaluate, plan, sql, typed_columns
 from personas_dagster.query.timing import upstream
 from personas_dagster.traits import changes, slices
+from personas_dagster.traits.comparing import compare_touched
 from personas_dagster.traits.standing import SAMPLE, Check, Standing, divide, record_of, touch
 from personas_dagster.traits.world import gather_messages, prepare_values, prepare_world
 
@@ -30,32 +31,6 @@ _BEFORE = """
 CREATE OR REPLACE TEMP TABLE trait_before AS
 SELECT collection, profile_id, key, value, NULL::VARCHAR AS source_id
 FROM current_computed_traits WHERE {keys} AND {some}
-"""
-# What is stored of the touched profiles: read once, then led to their roots of now and of then.
-_LOG = """
-CREATE OR REPLACE TEMP TABLE touched_log AS
-SELECT collection, profile_id, key, value, refresh_id, NULL::TIMESTAMPTZ AS updated_at,
-       NULL::VARCHAR AS source_id
-FROM computed_traits SEMI JOIN touched_ids USING (profile_id) WHERE {keys}
-"""
-# Those that were merged since: only their values were held by others then.
-_MOVED = """
-CREATE OR REPLACE TEMP TABLE moved AS
-SELECT DISTINCT t.root_id AS profile_id FROM touched_ids t JOIN roots_then r USING (profile_id)
-WHERE t.root_id <> r.root_id
-"""
-_MOVED_LOG = """
-CREATE OR REPLACE TEMP VIEW moved_log AS
-SELECT l.* FROM touched_log l SEMI JOIN (
-    SELECT t.profile_id FROM touched_ids t SEMI JOIN moved m ON m.profile_id = t.root_id
-) USING (profile_id)
-"""
-_HELD_THEN = """
-SELECT key, count(*) AS n FROM (
-    SELECT key FROM trait_before ANTI JOIN moved USING (profile_id)
-    UNION ALL
-    SELECT key FROM traits_then
-) GROUP BY key
 """
 _MEMBERS_THEN = """
 SELECT audience AS key, count(DISTINCT t.root_id) AS n
@@ -167,18 +142,11 @@ class _Pass:
 
     def touched_traits(self, base: Standing, definitions: Sequence[Definition]) -> None:
         """Add changed values to `trait_changes`, where only touched profiles were computed."""
-        keys, session = _traits(definitions), self.session
+        keys = _traits(definitions)
         if not keys:
             return
-        session.view("computed_traits")
-        session.run(_LOG.format(keys=_among("key", keys)))
-        session.run(_MOVED)
-        session.run(_MOVED_LOG)
-        changes.current(session, "computed_traits", log="touched_log", roots="touched_ids")
-        held = self._compared(keys, "true")
-        then = {"name": "traits_then", "log": "moved_log", "roots": "roots_then"}
-        changes.current(session, "computed_traits", keys=keys, **then)
-        self._since(self.found.held, base, keys, _counts(session, _HELD_THEN), held)
+        then, now = compare_touched(self.session, keys, at=self.as_of, refresh_id=self.refresh_id)
+        self._since(self.found.held, base, keys, then, now)
         self._spread("trait_now", keys)
 
     def _compared(self, keys: list[str], some: str) -> dict[str, int]:

@@ -72,10 +72,13 @@ WHERE hash(profile_id, {seed:d}) % {every:d} = 0
 """
 _STORED = """
 CREATE OR REPLACE TEMP TABLE touched_ids AS
-SELECT profile_id, profile_id AS root_id FROM touched
+WITH numbered AS MATERIALIZED (
+    SELECT profile_id, row_number() OVER () AS number FROM touched
+)
+SELECT profile_id, profile_id AS root_id, number FROM numbered
 UNION ALL
-SELECT m.child_id, m.parent_id FROM graph_parents m
-SEMI JOIN touched t ON t.profile_id = m.parent_id
+SELECT m.child_id, m.parent_id, n.number
+FROM graph_parents m JOIN numbered n ON n.profile_id = m.parent_id
 """
 # The roots as the values that stand knew them.
 _THEN = """
@@ -239,10 +242,11 @@ def touch(
 ) -> int | None:
     """Leave `touched(profile_id)`: the profiles whose values of `definitions` may have changed.
 
-    And `touched_ids(profile_id, root_id)`, these and those merged into them; `roots_then`, the
-    roots of those at `base`; `checked(profile_id)`, profiles that are computed beside them to
-    show that the others' values stand. Returns how many are touched; None when all have to be
-    computed: the graph or the messages were derived anew, or too many profiles are touched.
+    And `touched_ids(profile_id, root_id, number)`, these and those merged into them, with a number
+    for each root; `roots_then`, the roots of those at `base`; `checked(profile_id)`, profiles
+    that are computed beside them to show that the others' values stand. Returns how many are
+    touched; None when all have to be computed: the graph or the messages were derived anew, or
+    too many profiles are touched.
 
     The session must have the graph's relations.
     """

@@ -1,0 +1,99 @@
+"""Touched profiles' traits beside what is stored of them: by numbers, which are cheap to compare.
+
+What belongs here: what is stored of the profiles in `touched_ids`, and where `results` differ
+from it. A value's place is its profile's number and its key's in one: ids and keys are put back
+only where something changed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from personas_dagster.interfaces import Session
+from personas_dagster.traits import changes
+
+_NUMBERED = """
+CREATE OR REPLACE TEMP TABLE compared AS
+SELECT i.profile_id, i.number * {keys} AS first_place FROM touched_ids i
+WHERE i.profile_id = i.root_id
+"""
+# What is stored of the touched profiles: read once, then led to their roots of now and of then.
+_LOG = """
+CREATE OR REPLACE TEMP TABLE touched_log AS
+SELECT l.collection, l.profile_id, l.key, l.value, l.refresh_id, NULL::TIMESTAMPTZ AS updated_at,
+       NULL::VARCHAR AS source_id, i.number * {keys} + k.number AS place,
+       2 * l.refresh_id + (i.root_id = l.profile_id)::BIGINT AS newer
+FROM computed_traits l JOIN touched_ids i USING (profile_id) JOIN compared_keys k USING (key)
+"""
+_BEFORE = """
+CREATE OR REPLACE TEMP TABLE places_before AS
+SELECT place, any_value(collection) AS collection, arg_max(value, newer) AS value
+FROM touched_log GROUP BY place HAVING arg_max(value, newer) <> 'null'
+"""
+_NOW = """
+CREATE OR REPLACE TEMP TABLE trait_now AS
+SELECT c.first_place + k.number AS place, r.collection, r.key, r.value
+FROM results r JOIN compared_keys k USING (key) JOIN compared c USING (profile_id)
+"""
+_CHANGED = """
+INSERT INTO trait_changes
+SELECT d.collection, c.profile_id, k.key, d.value, $1::TIMESTAMPTZ, NULL, $2::BIGINT
+FROM (
+    SELECT place, coalesce(n.collection, b.collection) AS collection,
+           coalesce(n.value, 'null') AS value
+    FROM trait_now n FULL JOIN places_before b USING (place)
+    WHERE n.value IS DISTINCT FROM b.value
+) d
+JOIN compared c ON c.first_place = d.place - d.place % {keys}
+JOIN compared_keys k ON k.number = d.place % {keys}
+"""
+# Those that were merged since: only their values were held by others then.
+_MOVED = """
+CREATE OR REPLACE TEMP TABLE moved AS
+SELECT DISTINCT t.root_id AS profile_id, t.number
+FROM touched_ids t JOIN roots_then r USING (profile_id) WHERE t.root_id <> r.root_id
+"""
+_MOVED_LOG = """
+CREATE OR REPLACE TEMP VIEW moved_log AS
+SELECT l.* FROM touched_log l SEMI JOIN (
+    SELECT t.profile_id FROM touched_ids t SEMI JOIN moved m ON m.profile_id = t.root_id
+) USING (profile_id)
+"""
+_HELD_THEN = """
+SELECT key, count(*) AS n FROM (
+    SELECT k.key FROM places_before b JOIN compared_keys k ON k.number = b.place % {keys}
+    WHERE b.place // {keys} NOT IN (SELECT number FROM moved)
+    UNION ALL
+    SELECT key FROM traits_then
+) GROUP BY key
+"""
+_HELD = "SELECT key, count(*) AS n FROM trait_now GROUP BY key"
+
+
+def compare_touched(
+    session: Session, keys: Sequence[str], *, at: dt.datetime, refresh_id: int
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Add to `trait_changes` where `results` of touched profiles differ from `computed_traits`.
+
+    Leaves `trait_now(place, collection, key, value)`. Returns how many touched profiles had a
+    value of each key as the graph was at the base, and how many have one now. The session must
+    have what `standing.touch` leaves.
+    """
+    numbers = {"key": pa.array(keys, pa.string()), "number": pa.array(range(len(keys)), pa.int64())}
+    session.register("compared_keys", pa.table(numbers))
+    session.view("computed_traits")
+    for query in (_NUMBERED, _LOG, _BEFORE, _NOW):
+        session.run(query.format(keys=len(keys)))
+    session.run(_CHANGED.format(keys=len(keys)), [at, refresh_id])
+    session.run(_MOVED)
+    session.run(_MOVED_LOG)
+    then = {"name": "traits_then", "log": "moved_log", "roots": "roots_then"}
+    changes.current(session, "computed_traits", keys=keys, **then)
+    before, now = (
+        {row["key"]: row["n"] for row in session.fetch(query.format(keys=len(keys))).to_pylist()}
+        for query in (_HELD_THEN, _HELD)
+    )
+    return before, now
