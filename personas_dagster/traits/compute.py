@@ -43,28 +43,36 @@ SELECT audience, profile_id FROM member_changes SEMI JOIN checked USING (profile
 WHERE {audiences}
 ORDER BY ALL
 """
-# Numbers in ten steps between the 5th and the 95th percentile, other values by frequency.
+# Numbers in ten steps between the 5th and the 95th percentile, other values by frequency; each
+# value is looked at once, with how many profiles have it.
 _DISTRIBUTION = """
-WITH valued AS (
-    SELECT key, value, TRY_CAST(value AS DOUBLE) AS number FROM {values} WHERE {keys}
+WITH valued AS MATERIALIZED (
+    SELECT key, value, count(*) AS profiles, TRY_CAST(value AS DOUBLE) AS number
+    FROM {values} WHERE {keys} GROUP BY key, value
+),
+ranked AS (
+    SELECT key, number, sum(profiles) OVER (PARTITION BY key ORDER BY number) AS upto,
+           sum(profiles) OVER (PARTITION BY key) AS of_all
+    FROM valued WHERE number IS NOT NULL
 ),
 spans AS (
-    SELECT key, quantile_cont(number, 0.05) AS low, quantile_cont(number, 0.95) AS high,
+    SELECT key, min(number) FILTER (upto >= 0.05 * of_all) AS low,
+           min(number) FILTER (upto >= 0.95 * of_all) AS high,
            count(DISTINCT number) AS distinct_numbers
-    FROM valued WHERE number IS NOT NULL GROUP BY key
+    FROM ranked GROUP BY key
 ),
 steps AS (
-    SELECT v.key,
+    SELECT v.key, v.profiles, v.number,
            CASE WHEN v.number IS NULL THEN left(v.value, 40)
                 WHEN s.distinct_numbers <= 12 OR s.high <= s.low THEN v.number::VARCHAR
                 ELSE printf('%.2f and more', s.low + (s.high - s.low) / 10
                      * greatest(0, least(9, floor(10 * (v.number - s.low) / (s.high - s.low)))))
-           END AS step, v.number
+           END AS step
     FROM valued v LEFT JOIN spans s USING (key)
 )
-SELECT key, step, count(*) AS profiles FROM steps
+SELECT key, step, sum(profiles)::BIGINT AS profiles FROM steps
 GROUP BY key, step
-QUALIFY row_number() OVER (PARTITION BY key ORDER BY count(*) DESC, step) <= 12
+QUALIFY row_number() OVER (PARTITION BY key ORDER BY sum(profiles) DESC, step) <= 12
 ORDER BY key, min(number) NULLS LAST, profiles DESC, step
 """
 
