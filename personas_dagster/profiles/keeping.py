@@ -22,9 +22,11 @@ from personas_dagster.interfaces import Engine, Lake, Session
 from personas_dagster.profiles import rows, tables
 from personas_dagster.profiles.behind import Behind
 from personas_dagster.profiles.store import Held, ProfileStore, Writer
+from personas_dagster.traits import slices
 from personas_dagster.traits.world import prepare_values
 
 EVENT_DAYS = 14
+_HELD = 10_000_000  # values that are put together at once
 _GRAPH = ("profiles", "identifiers", "merges", "account_links")
 _LOGS = ("custom_traits", "computed_traits", "sql_traits")
 _LOADS = """
@@ -228,12 +230,23 @@ def _fill(
                 "links": rows.LINKS.format(where=""),
             }.items()
         }
-        traits = session.stream(rows.TRAITS, [published.refresh_id])
-        counts["traits"] = writer.copy("traits", traits)
+        values = sum(_count(session, table) for table in (*_LOGS, "audience_memberships"))
+        counts["traits"] = sum(
+            writer.copy("traits", _traits(session, published, some))
+            for some in slices.conditions(values, most=_HELD)
+        )
         events = rows.events(session, since=_since(published.as_of), after_load=0)
         counts["events"] = writer.copy("events", events)
         writer.hold(_held(session, published))
     return Kept("filled", why, counts["profiles"], counts)
+
+
+def _traits(session: Session, published: Published, some: str) -> pa.RecordBatchReader:
+    return session.stream(rows.TRAITS.format(some=some), [published.refresh_id])
+
+
+def _count(session: Session, table: str) -> int:
+    return int(session.fetch(f"SELECT count(*) FROM {table}").column(0)[0].as_py())
 
 
 def _profiles_with_last(session: Session) -> None:
@@ -349,7 +362,7 @@ def _new_rows(
     new = "(SELECT p.* FROM graph_profiles p SEMI JOIN renamed USING (profile_id))"
     of_merged = "SEMI JOIN merged ON merged.profile_id = parent_id"
     if table == "new_traits":
-        yield session.stream(rows.TRAITS, [published.refresh_id])
+        yield _traits(session, published, "true")
         yield session.stream(rows.CHANGED_TRAITS, [held.refresh_id])
     elif table == "new_events":
         yield rows.events(session, since=since, after_load=held.event_load)

@@ -47,7 +47,7 @@ _BODY = """
 """
 TRAITS = f"""
 SELECT profile_id, $1::BIGINT AS refresh_id, {_BODY}
-FROM shown_values GROUP BY profile_id ORDER BY profile_id
+FROM shown_values WHERE {{some}} GROUP BY profile_id ORDER BY profile_id
 """
 # Of profiles that nothing was merged into, and keys that are defined: the logs say what is shown.
 CHANGED_TRAITS = f"""

@@ -131,6 +131,16 @@ def test_events_fall_out_after_14_days(shop: Place) -> None:
         assert len(dump(space.profiles)["events"]) == left, as_of
 
 
+def test_filled_in_slices(shop: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values that are too many to be put together at once are, some profiles at a time."""
+    people = [identify(1, userId=f"u{number}", traits={"n": number}) for number in range(20)]
+    space = shop.refresh(*people, order(1, userId="u3"), as_of=day(2))
+    whole = again(shop, space, tmp_path / "whole")
+    assert len(whole["traits"]) == 20
+    monkeypatch.setattr(keeping, "_HELD", 3)
+    assert again(shop, space, tmp_path / "slices") == whole
+
+
 def broken(at: int) -> list[tuple[Sequence[str], Sequence[str]]]:
     """The steps of a change with a statement that fails before another one."""
     found, count = list[tuple[Sequence[str], Sequence[str]]](), 0
