@@ -23,6 +23,9 @@ FROM graph_parents p LEFT JOIN graph_parents up ON up.child_id = p.parent_id
 _OPEN = """
 SELECT count(*) FROM graph_parents p JOIN graph_parents up ON up.child_id = p.parent_id
 """
+_PROFILES = """
+SELECT (SELECT count(*) FROM stored_profiles) - (SELECT count(*) FROM graph_parents)
+"""
 _VIEWS = (
     """
     CREATE OR REPLACE TEMP VIEW graph_roots AS
@@ -95,3 +98,8 @@ def roots(session: Session) -> None:
     )
     while session.fetch(_OPEN).column(0)[0].as_py():
         session.run(_JUMP)
+
+
+def profiles(session: Session) -> int:
+    """How many profiles there are: those that were ever made, less those that are others' now."""
+    return int(session.fetch(_PROFILES).column(0)[0].as_py())

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlglot import exp
 
+from personas_dagster.identity import views
 from personas_dagster.interfaces import Lake, Session
 from personas_dagster.query.paths import json_path
 from personas_dagster.query.tree import segments
@@ -87,9 +88,6 @@ _SAID_IDS = """
 CREATE OR REPLACE TEMP TABLE said_ids AS
 FROM said_of UNION ALL
 SELECT m.child_id FROM graph_parents m SEMI JOIN said_of s ON s.profile_id = m.parent_id
-"""
-_SHARE = """
-SELECT (SELECT count(*) FROM said_of) AS touched, (SELECT count(*) FROM graph_profiles) AS profiles
 """
 # What a message says of an account comes from any of its users.
 _OF_TOUCHED = """
@@ -237,8 +235,7 @@ def refresh_custom_traits(
 
 def _take_sample(session: Session, sample: int, *, seed: int) -> None:
     """Add `said_sample` to the profiles that are looked at."""
-    profiles = session.fetch("SELECT count(*) FROM graph_profiles").column(0)[0].as_py()
-    every = max(1, profiles // sample) if sample else None
+    every = max(1, views.profiles(session) // sample) if sample else None
     session.run(_SAMPLED.format(seed=seed, every=every) if every else _NO_SAMPLE)
     session.run(_WITH_SAMPLE)
     session.run(_SAID_IDS)
@@ -268,8 +265,8 @@ def _touch(
         ),
         [base.as_of, as_of],
     )
-    touched, profiles = session.fetch(_SHARE).to_pylist()[0].values()
-    return int(touched) if touched <= max(MOST * profiles, 1_000) else None
+    touched = int(session.fetch("SELECT count(*) FROM said_of").column(0)[0].as_py())
+    return touched if touched <= max(MOST * views.profiles(session), 1_000) else None
 
 
 def _fingerprint(promote: Sequence[Promotion], conflicts: Mapping[str, str] | None) -> str:

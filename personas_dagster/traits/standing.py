@@ -15,6 +15,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from personas_dagster.errors import LakeUnavailable
+from personas_dagster.identity import views
 from personas_dagster.interfaces import Lake, Session
 from personas_dagster.query import Definition, sql
 from personas_dagster.query.comparators import shift
@@ -264,7 +265,7 @@ def touch(
     some += _edges(session, times, base.as_of, as_of)
     session.run(_TOUCHED.format(some=some))
     linked = any(one.collection == "accounts" for one in definitions)
-    profiles = _one(session, "SELECT count(*) FROM graph_profiles")
+    profiles = views.profiles(session)
     most = max(int(MOST * profiles), 1_000)
     if not _closed(session, linked, most):
         return None

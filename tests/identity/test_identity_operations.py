@@ -13,7 +13,7 @@ from personas_dagster.identity.explain import Explanation, explain
 from personas_dagster.identity.export import export
 from personas_dagster.identity.replaying import recorded_loads
 from personas_dagster.identity.rules import IdentityRules, TypeRule
-from personas_dagster.identity.views import prepare
+from personas_dagster.identity.views import prepare, profiles
 from personas_dagster.state.schema import identity_loads
 from tests.identity.conftest import NewGraph
 from tests.identity.graph import Graph, message
@@ -140,6 +140,17 @@ def test_explain_finds_a_chain_in_any_profile(name: str, new_graph: NewGraph) ->
         found = why(graph, ids[0], ids[-1])
         assert found.is_one_profile
         assert len(found.chain) > 0 or len(ids) == 1
+
+
+@pytest.mark.parametrize("name", ["aliases merge", "windows"])
+def test_profiles_are_counted(name: str, new_graph: NewGraph) -> None:
+    """From how many there ever were and how many are others' now."""
+    graph = new_graph(RULES[name])
+    graph.take(*worlds(name, count=25))
+    with graph.engine.session(graph.lake) as session:
+        prepare(session)
+        (row,) = session.fetch("SELECT count(*) AS n FROM graph_profiles").to_pylist()
+        assert profiles(session) == row["n"]
 
 
 def test_export(graph: Graph) -> None:
