@@ -14,6 +14,7 @@ from personas_dagster.errors import PersonasError
 from personas_dagster.freshness import freshness
 from personas_dagster.query import Definition, check
 from personas_dagster.resources import SpaceResource
+from personas_dagster.resources.event_batches import together
 from personas_dagster.spaces import Space
 from personas_dagster.traits.compute import Computed
 from personas_dagster.traits.standing import Check
@@ -126,9 +127,10 @@ def _compute(space: Space, names: Names) -> dg.AssetsDefinition:
             for key, fresh in freshness(held, now=space.now()).items()
             if fresh.is_stale
         }
-        for result in _results(held, names, this, computed, stale):
-            if result.asset_key in context.selected_asset_keys:
-                yield result
+        with together(context.instance):
+            for result in _results(held, names, this, computed, stale):
+                if result.asset_key in context.selected_asset_keys:
+                    yield result
         if names.key("published") in context.selected_asset_keys:
             yield dg.MaterializeResult(
                 asset_key=names.key("published"),

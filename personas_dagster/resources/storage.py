@@ -2,27 +2,29 @@
 
 It makes a new engine and connection for each event and each question, so that every statement is
 compiled anew, every schema looked at again and the disk waited for; it writes the planned assets
-of a run one by one, and asks for the records of an operation's inputs one by one. With a few
-hundred definitions that is most of an hourly run. What is stored stays the same. Private parts of
-Dagster are replaced in this process, since no setting reaches them: hence `dagster<1.14` and tests
-that count; a Dagster without one of them is left as it is.
+of a run and the outputs of a step one by one (`event_batches.py`), lists all outputs for each, and
+asks for the records of an operation's inputs one by one. With a few hundred definitions that is
+most of an hourly run. What is stored stays the same. Private parts of Dagster are replaced in this
+process, since no setting reaches them: hence `dagster<1.14` and tests that count; a Dagster without
+one of them is left as it is.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
-from dagster._core.events import DagsterEventType
-from dagster._core.events.log import EventLogEntry
+from dagster._core.execution.context.system import StepExecutionContext
 from dagster._core.execution.plan import execute_step
 from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import SqliteEventLogStorage
+
+from personas_dagster.resources.event_batches import after_waiting, store_batch, waiting_for_batch
 
 _KEPT_ENGINES = 8  # databases: one for all runs, and one a run
 _BATCH = 500  # planned events
@@ -31,9 +33,14 @@ _REPLACED = (
     (SqliteEventLogStorage, "has_secondary_index"),
     (SqliteEventLogStorage, "has_asset_key_col"),
     (SqliteEventLogStorage, "_has_asset_key_col_on_connection"),
+    (SqliteEventLogStorage, "store_event"),
     (SqliteEventLogStorage, "store_event_batch"),
+    (SqliteEventLogStorage, "_connect"),
+    (SqliteEventLogStorage, "_event_to_row"),
+    (SqliteEventLogStorage, "_get_asset_entry_values"),
+    (SqliteEventLogStorage, "_has_asset_key_index_cols_on_connection"),
     (SqliteEventLogStorage, "_store_asset_event_tags"),
-    (SqliteEventLogStorage, "_store_asset_event"),
+    (StepExecutionContext, "get_output_asset_keys"),
     (execute_step, "_get_input_provenance_data"),
 )
 _make_engine = sa.create_engine
@@ -52,8 +59,12 @@ def make_cheap() -> None:
     storage.has_asset_key_col = _remembered(storage.has_asset_key_col, of=0)
     on_connection = storage._has_asset_key_col_on_connection
     storage._has_asset_key_col_on_connection = _remembered(on_connection, of=1)
-    storage.store_event_batch = _store_batch
+    storage.store_event = waiting_for_batch(storage.store_event)
+    storage.store_event_batch = store_batch
+    storage._connect = after_waiting(storage._connect)
     os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", str(_BATCH))
+    context: Any = StepExecutionContext
+    context.get_output_asset_keys = _once(context.get_output_asset_keys)
     steps: Any = execute_step
     steps._get_input_provenance_data = _fetched_at_once(steps._get_input_provenance_data)
 
@@ -108,6 +119,19 @@ def _remembered(ask: Callable[..., bool], *, of: int) -> Callable[..., bool]:
     return asked
 
 
+def _once(ask: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """What a step can put out, found once: each output asks for all of them."""
+
+    @wraps(ask)
+    def asked(context: Any) -> Any:
+        known = context.__dict__
+        if "_personas_output_keys" not in known:
+            known["_personas_output_keys"] = frozenset(ask(context))
+        return known["_personas_output_keys"]
+
+    return asked
+
+
 def _fetched_at_once(provenance: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     """What an asset was made from, with the records of all its inputs asked for at once."""
 
@@ -121,28 +145,3 @@ def _fetched_at_once(provenance: Callable[[Any, Any], Any]) -> Callable[[Any, An
         return provenance(asset_key, step)
 
     return fetched
-
-
-def _store_batch(storage: Any, events: Sequence[EventLogEntry]) -> None:
-    """Store the planned assets of a run in one transaction a database, other events as ever."""
-    planned = []
-    for event in events:
-        if _kind(event) == DagsterEventType.ASSET_MATERIALIZATION_PLANNED:
-            planned.append(event)
-        else:
-            storage.store_event(event)
-    if not planned:
-        return
-    statements = [storage.prepare_insert_event(event) for event in planned]
-    with storage.run_connection(planned[0].run_id) as connection:
-        for statement in statements:
-            connection.execute(statement)
-    with storage.index_transaction() as connection:
-        for event, statement in zip(planned, statements, strict=True):
-            number = connection.execute(statement).inserted_primary_key[0]
-            storage._store_asset_event_tags(connection, [event], [number])
-            storage._store_asset_event(connection, event, number)
-
-
-def _kind(event: EventLogEntry) -> DagsterEventType | None:
-    return event.dagster_event_type if event.is_dagster_event else None

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.data_version import get_input_event_pointer_tag
 
-from personas_dagster.resources import storage
+from personas_dagster.resources import event_batches, storage
 
 PARTS = [dg.AssetKey(f"part_{number}") for number in range(12)]
 WHOLE = dg.AssetKey("whole")
@@ -24,6 +24,15 @@ def made() -> Iterator[dg.MaterializeResult[Any]]:
     yield dg.MaterializeResult(asset_key=WHOLE)
 
 
+@dg.multi_asset(
+    name="made",  # in its place
+    specs=[*(dg.AssetSpec(key, skippable=True) for key in PARTS), dg.AssetSpec(WHOLE, deps=PARTS)],
+)
+def made_together(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
+    with event_batches.together(context.instance):
+        yield from made()
+
+
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     storage.make_cheap()
@@ -32,8 +41,8 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
         yield made_here
 
 
-def run(instance: dg.DagsterInstance) -> str:
-    job = dg.Definitions(assets=[made], jobs=[dg.define_asset_job("all")]).resolve_job_def("all")
+def run(instance: dg.DagsterInstance, of: dg.AssetsDefinition = made) -> str:
+    job = dg.Definitions(assets=[of], jobs=[dg.define_asset_job("all")]).resolve_job_def("all")
     return job.execute_in_process(instance=instance).run_id
 
 
@@ -120,3 +129,49 @@ def test_schema_that_lacks_something_is_asked_again(instance: dg.DagsterInstance
     assert not log.has_secondary_index("something new")
     log.enable_secondary_index("something new")
     assert log.has_secondary_index("something new")
+
+
+def stored(instance: dg.DagsterInstance, run_id: str) -> list[Any]:
+    """What two runs that make the same have in common: events in their order, assets, tags."""
+    events: list[Any] = [
+        (one.get_dagster_event().event_type_value, one.get_dagster_event().asset_key)
+        for one in instance.all_logs(run_id)
+        if one.is_dagster_event
+    ]
+    for key in [*PARTS[:-1], WHOLE]:
+        (asset,) = instance.get_asset_records([key])
+        last = asset.asset_entry.last_materialization_record
+        assert last is not None and last == newest(instance, key)
+        assert asset.asset_entry.last_run_id == last.run_id == run_id
+        made_here = last.asset_materialization
+        assert made_here is not None and made_here.tags is not None
+        tagged = instance.event_log_storage.get_event_tags_for_asset(
+            key, filter_event_id=last.storage_id
+        )
+        (by_tag,) = map(dict, tagged)
+        assert by_tag.items() <= made_here.tags.items()
+        events.append((key, sorted(made_here.tags), sorted(by_tag)))
+    return events
+
+
+def test_outputs_that_are_stored_together_are_stored_the_same(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[int] = []
+    store = event_batches._store
+
+    def counted(log: Any, events: Sequence[Any]) -> None:
+        batches.append(len(events))
+        store(log, events)
+
+    one_by_one = stored(instance, run(instance))
+    monkeypatch.setattr(event_batches, "_store", counted)
+    assert stored(instance, run(instance, made_together)) == one_by_one
+    assert sum(batches) == len(PARTS) + 1 + 2 * len(PARTS)  # planned; outputs and assets
+    assert len(batches) <= 4
+
+
+def test_an_event_that_waits_is_found(instance: dg.DagsterInstance) -> None:
+    with event_batches.together(instance):
+        run_id = run(instance)
+        assert newest(instance, WHOLE).run_id == run_id
