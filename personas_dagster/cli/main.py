@@ -18,6 +18,7 @@ from personas_dagster.cli import (
     deliveries,
     destinations,
     identity,
+    leaving,
     place,
     serve,
     upkeep,
@@ -55,7 +56,16 @@ def _version(
 
 
 def main() -> None:
-    """Entry point: 0 on success, 1 on a failure told in one line, 2 on wrong usage."""
+    """Entry point: `command`, in a process of its own."""
+    try:
+        command()
+    except SystemExit as ended:
+        leaving.at_once(ended.code if isinstance(ended.code, int) else bool(ended.code))
+        raise
+
+
+def command() -> None:
+    """Ends with 0 on success, 1 on a failure told in one line, 2 on wrong usage."""
     try:
         app()
     except DefinitionError as error:

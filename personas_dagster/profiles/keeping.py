@@ -73,6 +73,10 @@ _THEIRS = (
     SELECT * EXCLUDE (profile_id, root_id), root_id AS profile_id FROM stored_theirs
     """,
 )
+# Those that the store does not have under that profile.
+_NEW_THEIRS = (
+    "(FROM theirs WHERE load_id > {after} OR profile_id IN (SELECT profile_id FROM merged))"
+)
 # Keys of custom traits that were said, and are those of definitions that are gone: what is shown
 # under them is not in the new rows alone.
 _GONE = """
@@ -372,7 +376,9 @@ def _new_rows(
                 "new_profiles": rows.PROFILES.format(profiles=new, identifiers="stored_theirs"),
                 "new_last": rows.LAST,
                 "new_parents": rows.PARENTS.format(of=of_merged),
-                "new_identifiers": rows.IDENTIFIERS.format(identifiers="theirs"),
+                "new_identifiers": rows.IDENTIFIERS.format(
+                    identifiers=_NEW_THEIRS.format(after=held.graph_load)
+                ),
                 "new_external_ids": rows.EXTERNAL_IDS.format(identifiers="theirs"),
                 "whole": "SELECT profile_id FROM whole",
                 "new_links": rows.LINKS.format(where=_LINKED.format(after=held.graph_load)),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from personas_dagster.cli.main import main
+from personas_dagster.cli.main import command
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Personas:
             patch.chdir(self.folder)
             patch.setattr(sys, "argv", ["personas", *map(str, arguments)])
             try:
-                main()
+                command()
                 code = 0
             except SystemExit as ended:
                 code = int(ended.code or 0)
