@@ -32,8 +32,10 @@ class References:
     audiences: Collection[str]
     origins: dict[str, dict[str, str]] = field(default_factory=dict)
     depth: dict[tuple[Scope, str], int] = field(default_factory=dict)
-    # Traits of earlier levels: the table of their level, and their column there.
-    computed: dict[tuple[Scope, str], tuple[str, Computed]] = field(default_factory=dict)
+    # Traits of earlier levels: the tables that hold them, and their value over these.
+    computed: dict[tuple[Scope, str], tuple[tuple[str, ...], Computed]] = field(
+        default_factory=dict
+    )
 
     def level(self, scope: Scope, key: str) -> int:
         """The first level at which this trait can be read."""
@@ -43,8 +45,8 @@ class References:
     def value(self, scope: Scope, trait: Trait, used: dict[str, None]) -> Value | Items:
         own = self.computed.get((scope, trait.path))
         if own:
-            table, computed = own
-            used[table] = None
+            tables, computed = own
+            used |= dict.fromkeys(tables)
             return replace(computed, item=computed.item.copy())
         columns: list[exp.Expr] = []
         for table in self._tables(scope, trait.key):

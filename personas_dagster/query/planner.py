@@ -22,7 +22,7 @@ from personas_dagster.query.compile_references import References
 from personas_dagster.query.compile_rows import EventRows
 from personas_dagster.query.compile_streams import Statement, Streams
 from personas_dagster.query.definition import Definition
-from personas_dagster.query.references import Scope, known, ordered, scoped_traits
+from personas_dagster.query.references import Scope, known, ordered, resolve, scoped_traits
 from personas_dagster.query.sql import column
 from personas_dagster.query.streams import Bounds, Partial, of_reduction, seen
 from personas_dagster.query.tree import (
@@ -39,6 +39,17 @@ from personas_dagster.query.values import Computed, Constant, Json, Number, Text
 
 RESULTS = "results"
 _SCOPES: tuple[Scope, ...] = ("users", "accounts")
+
+
+@dataclass
+class _Values:
+    """A table of values to be: a column per definition, a row per profile of a scope."""
+
+    name: str
+    scope: Scope
+    columns: list[exp.Expr] = field(default_factory=list)
+    used: dict[str, None] = field(default_factory=dict)
+    has_audience: bool = False
 
 
 @dataclass
@@ -69,15 +80,25 @@ class Planner:
         self.references.depth = {
             (one.collection, one.key): depth for depth, level in enumerate(levels) for one in level
         }
+        awaited = self._awaited()
+        # What nothing else reads is joined once for all levels.
+        last = {scope: _Values(f"query_values_{scope}", scope) for scope in _SCOPES}
         marks = []
         for depth, level in enumerate(levels):
-            self._compile_level(depth, level, levels)
+            self._compile_streams(depth, levels)
+            for scope in _SCOPES:
+                some = [one for one in level if one.collection == scope]
+                own = _Values(f"query_level_{depth}_{scope}", scope)
+                for definition in some:
+                    waiting = (scope, definition.key) in awaited
+                    self._place(definition, own if waiting else last[scope])
+                self._make(own)
             marks.append(len(self.streams.statements))
+        for values in last.values():
+            self._make(values)
         return self._assembled(levels, marks)
 
-    def _compile_level(
-        self, depth: int, level: list[Definition], levels: list[list[Definition]]
-    ) -> None:
+    def _compile_streams(self, depth: int, levels: list[list[Definition]]) -> None:
         partials = [
             one
             for later in levels[depth:]
@@ -86,10 +107,6 @@ class Planner:
             if self._level_of(one) == depth
         ]
         self.streams.compile(list(dict.fromkeys(partials)))
-        for scope in _SCOPES:
-            some = [one for one in level if one.collection == scope]
-            if some:
-                self._values(depth, scope, some)
 
     def _partials(self, definition: Definition) -> Iterator[Partial]:
         query = self.queries[definition.collection, definition.key]
@@ -106,51 +123,68 @@ class Planner:
 
     # Values.
 
-    def _values(self, depth: int, scope: Scope, some: list[Definition]) -> None:
-        """Where the values of one level are: most traits where their streams were reduced, all
-        else in a table with a column per definition and a row per profile."""
-        used: dict[str, None] = {}
-        columns: list[exp.Expr] = []
-        name = f"query_level_{depth}_{scope}"
-        for definition in some:
-            read: dict[str, None] = {}
-            value = self._value(definition, read)
-            place = self._in_place(definition, value, list(read))
-            if place is None:
-                used |= read
-                item = f"v{len(columns)}"
-                columns.append(sql.named(value.item, item))
-                place = (name, replace(value, item=column(item, name)))
-                self.types[name, item] = _type(value, self.queries[scope, definition.key].body)
-            self.places[scope, definition.key] = place
-            if definition.kind == "trait":
-                self.references.computed[scope, definition.key] = place
-        if columns:
-            query = sql.select(
-                [column("profile_id", "p"), *columns],
-                sql.table("profiles", "p"),
-                joins=refs.joins(used, column("profile_id", "p")),
-                where=sql.compare("=", column("collection", "p"), sql.text(scope)),
-            )
-            conditions = {
-                v for (t, v), kind in self.types.items() if (t, kind) == (name, "BOOLEAN")
-            }
-            query = narrowed(query, self.streams.types | self.types, conditions)
-            if len(some) == len(columns) == 1 and some[0].kind == "audience":
-                (_, member) = query.expressions  # a row for the members only
-                query = query.where(member.this, copy=False)
-                member.set("this", sql.TRUE())
-            self._state(name, query)
+    def _awaited(self) -> set[tuple[Scope, str]]:
+        """The definitions that others read from a table of values. What a reducer gives they
+        read where it was reduced."""
+        found: set[tuple[Scope, str]] = set()
+        for (collection, _), query in self.queries.items():
+            for scope, trait in scoped_traits(query.body, collection):
+                target = resolve(scope, trait.key, self.references.among)
+                if target is None:
+                    continue
+                name = (target.collection, target.key)
+                if not (self._is_reduced(target) and (scope, trait.path) == name):
+                    found.add(name)
+        return found
 
-    def _in_place(
-        self, definition: Definition, value: Computed, read: list[str]
-    ) -> tuple[str, Computed] | None:
-        """The table that the value of a reduction is read from as it is, when it is one."""
-        body = self.queries[definition.collection, definition.key].body
-        if definition.kind != "trait" or not isinstance(body, Reduction) or len(read) != 1:
-            return None
-        self.streams.confine(read[0], definition.collection)
-        return read[0], value
+    def _is_reduced(self, one: Definition) -> bool:
+        body = self.queries[one.collection, one.key].body
+        return one.kind == "trait" and isinstance(body, Reduction)
+
+    def _place(self, definition: Definition, values: _Values) -> None:
+        """Where the value of a definition is: most traits where their streams were reduced, all
+        else in a table of values."""
+        scope, key = definition.collection, definition.key
+        read: dict[str, None] = {}
+        value = self._value(definition, read)
+        if self._is_reduced(definition):
+            self.references.computed[scope, key] = (tuple(read), value)
+        if self._is_reduced(definition) and len(read) == 1:
+            (table,) = read
+            self.streams.confine(table, scope)
+            self.places[scope, key] = (table, value)
+            return
+        item = f"v{len(values.columns)}"
+        values.used |= read
+        values.columns.append(sql.named(value.item, item))
+        values.has_audience |= definition.kind == "audience"
+        placed = replace(value, item=column(item, values.name))
+        self.types[values.name, item] = _type(value, self.queries[scope, key].body)
+        self.places[scope, key] = (values.name, placed)
+        if definition.kind == "trait":
+            self.references.computed.setdefault((scope, key), ((values.name,), placed))
+
+    def _make(self, values: _Values) -> None:
+        """The statement of a table of values."""
+        if not values.columns:
+            return
+        query = sql.select(
+            [column("profile_id", "p"), *values.columns],
+            sql.table("profiles", "p"),
+            joins=refs.joins(values.used, column("profile_id", "p")),
+            where=sql.compare("=", column("collection", "p"), sql.text(values.scope)),
+        )
+        conditions = {
+            item
+            for (table, item), kind in self.types.items()
+            if (table, kind) == (values.name, "BOOLEAN")
+        }
+        query = narrowed(query, self.streams.types | self.types, conditions)
+        if len(values.columns) == 1 and values.has_audience:
+            (_, member) = query.expressions  # a row for the members only
+            query = query.where(member.this, copy=False)
+            member.set("this", sql.TRUE())
+        self._state(values.name, query)
 
     def _state(self, name: str, query: exp.Select) -> None:
         self.streams.statements.append(Statement(name, query))
