@@ -12,8 +12,10 @@ part is written in SQL (`compile_*`), what values mean (`values`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import gc
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -55,15 +57,17 @@ def plan(
     `audiences` are the keys that are audiences without being among `definitions`: their state is
     read from the stored traits. `layers` are the relations that hold the messages.
     """
-    return Plan(tuple(Planner(definitions, as_of, audiences, layers).statements()))
+    with _uncollected():
+        return Plan(tuple(Planner(definitions, as_of, audiences, layers).statements()))
 
 
 @lru_cache(maxsize=8)
 def typed_columns(definitions: tuple[Definition, ...]) -> tuple[Typed, ...]:
     """The properties that definitions read, as columns that `events` can keep."""
-    planner = Planner(definitions, datetime(2000, 1, 1, tzinfo=UTC), ())
-    for _ in planner.statements():
-        pass
+    with _uncollected():
+        planner = Planner(definitions, datetime(2000, 1, 1, tzinfo=UTC), ())
+        for _ in planner.statements():
+            pass
     found = {one for event in planner.rows.events.values() for one in event.views}
     return tuple(sorted(one for one in found if one.view in KEPT))
 
@@ -78,11 +82,27 @@ def evaluate(session: Session, plan: Plan) -> None:
     for name, query in plan.statements:
         last |= {one.name: name for one in query.find_all(exp.Table) if one.name in made}
     with ThreadPoolExecutor(1) as pool:  # writes the next statement's text while one is run
-        texts = pool.map(lambda one: _create(*one).sql(dialect="duckdb"), plan.statements)
+        texts = pool.map(_text, plan.statements)
         for (name, _), text in zip(plan.statements, texts, strict=True):
             session.run(text)
             for table in [table for table, at in last.items() if at == name != RESULTS]:
                 session.run(exp.Drop(tables=[sql.table(table)], kind="TABLE"))
+
+
+def _text(statement: tuple[str, exp.Select]) -> str:
+    return _create(*statement).sql(dialect="duckdb", copy=False)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's garbage collector: a plan is many small objects, and none is garbage."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _create(name: str, query: exp.Select) -> exp.Create:
