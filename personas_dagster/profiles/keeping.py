@@ -26,7 +26,7 @@ from personas_dagster.traits import slices
 from personas_dagster.traits.world import prepare_values
 
 EVENT_DAYS = 14
-_HELD = 10_000_000  # values that are put together at once
+_HELD = 25_000_000  # values that are put together at once
 _GRAPH = ("profiles", "identifiers", "merges", "account_links")
 _LOGS = ("custom_traits", "computed_traits", "sql_traits")
 _LOADS = """
