@@ -222,7 +222,8 @@ def _fill(
     with engine.session(lake.at(published.versions)) as session, store.fill() as writer:
         views.prepare(session)
         prepare_values(session, defined=published.computed)
-        rows.prepare(session, rules=rules, audiences=published.audiences)
+        rows.prepare_values(session, audiences=published.audiences)
+        rows.prepare_messages(session, rules=rules)
         _profiles_with_last(session)
         counts = {
             name: writer.copy(name, session.stream(query))
@@ -292,19 +293,8 @@ def _change(
     """Write what the store does not hold; None, with nothing written, if that is not enough."""
     try:
         with engine.session(lake.at(published.versions)) as session, store.change() as writer:
-            _find_touched(session, held, published)
-            prepare_values(session, defined=published.computed, of="family")
-            session.run(
-                "CREATE OR REPLACE TEMP TABLE family_changes AS "
-                "SELECT * FROM audience_changes SEMI JOIN family USING (profile_id)"
-            )
-            rows.prepare(
-                session,
-                rules=rules,
-                audiences=published.audiences,
-                changes="family_changes",
-                after_event_load=held.event_load,
-            )
+            views.prepare(session)
+            rows.prepare_messages(session, rules=rules, after_load=held.event_load)
             counts = _write(session, writer, held, published)
             writer.hold(_held(session, published))
             there = writer.one(tables.COUNTS)
@@ -317,7 +307,6 @@ def _change(
 
 def _find_touched(session: Session, held: Held, published: Published) -> None:
     """`merged` and `renamed` profiles, those that are written `whole`, and their `family`."""
-    views.prepare(session)
     session.view("audience_changes")
     for table in _LOGS:
         session.view(table)
@@ -350,13 +339,26 @@ def _write(session: Session, writer: Writer, held: Held, published: Published) -
     since = _since(published.as_of)
     with Behind(writer) as behind:
         for staged, statements in tables.CHANGE:
+            if "new_profiles" in staged:  # messages are written in the meantime
+                behind.run(tables.PRUNE, {"before": int(since.timestamp() * 1_000_000)})
+                _prepare_touched(session, held, published)
             for table in staged:
                 for rows_of in _new_rows(session, table, held, published, since):
                     counts[table.removeprefix("new_")] += behind.copy(table, rows_of)
             for statement in statements:
                 behind.run(statement)
-        behind.run(tables.PRUNE, {"before": int(since.timestamp() * 1_000_000)})
     return counts
+
+
+def _prepare_touched(session: Session, held: Held, published: Published) -> None:
+    """All that new rows of profiles are made of."""
+    _find_touched(session, held, published)
+    prepare_values(session, defined=published.computed, of="family")
+    session.run(
+        "CREATE OR REPLACE TEMP TABLE family_changes AS "
+        "SELECT * FROM audience_changes SEMI JOIN family USING (profile_id)"
+    )
+    rows.prepare_values(session, audiences=published.audiences, changes="family_changes")
 
 
 def _new_rows(

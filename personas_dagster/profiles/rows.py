@@ -127,26 +127,24 @@ SELECT min(received_at)::DATE AS first, max(received_at)::DATE AS last FROM rece
 """
 
 
-def prepare(
-    session: Session,
-    *,
-    rules: IdentityRules,
-    audiences: Collection[str],
-    changes: str = "audience_changes",
-    after_event_load: int = 0,
+def prepare_values(
+    session: Session, *, audiences: Collection[str], changes: str = "audience_changes"
 ) -> None:
-    """Make the relations that the queries here read, on top of `views` and `prepare_values`.
+    """Make the relations of traits, on top of `views` and `world.prepare_values`.
 
-    `changes` is the relation of audience changes; messages are those of loads after
-    `after_event_load`.
+    `changes` is the relation of audience changes.
     """
-    session.view("events")
     if changes == "audience_changes":
         session.view("audience_changes")
     keys = pa.table({"key": pa.array(sorted(audiences), pa.string())})
     session.register("defined_audiences", keys)
     session.run(_SHOWN_VALUES.format(changes=changes))
-    session.run(_MESSAGES.format(after=int(after_event_load)))
+
+
+def prepare_messages(session: Session, *, rules: IdentityRules, after_load: int = 0) -> None:
+    """Make the relations of messages, on top of `views`: those of loads after `after_load`."""
+    session.view("events")
+    session.run(_MESSAGES.format(after=int(after_load)))
     session.view("raw_events")
     prepare_extraction(session)
     read = ", ".join(f"{text} AS {name}" for name, text in combinations(rules).items())

@@ -48,6 +48,14 @@ STAGED: Mapping[str, str] = {
 }
 
 CHANGE: Sequence[tuple[Sequence[str], Sequence[str]]] = (
+    # First: which profiles are touched need not be known for it.
+    (
+        ("new_events",),
+        (
+            "INSERT INTO events SELECT profile_id, at, message_id, event, body FROM new_events "
+            "WHERE true ON CONFLICT DO NOTHING",
+        ),
+    ),
     (
         ("new_profiles", "new_last", "new_parents"),
         (
@@ -105,13 +113,6 @@ CHANGE: Sequence[tuple[Sequence[str], Sequence[str]]] = (
         ("new_links",),
         (
             "INSERT INTO links SELECT profile_id, to_profile_id, to_collection FROM new_links "
-            "WHERE true ON CONFLICT DO NOTHING",
-        ),
-    ),
-    (
-        ("new_events",),
-        (
-            "INSERT INTO events SELECT profile_id, at, message_id, event, body FROM new_events "
             "WHERE true ON CONFLICT DO NOTHING",
         ),
     ),
