@@ -295,10 +295,12 @@ def _change(
         with engine.session(lake.at(published.versions)) as session, store.change() as writer:
             views.prepare(session)
             rows.prepare_messages(session, rules=rules, after_load=held.event_load)
-            counts = _write(session, writer, held, published)
-            writer.hold(_held(session, published))
+            with Behind(writer) as behind:
+                counts = _write(session, behind, held, published)
+                now, graph = _held(session, published), session.fetch(_COUNTS).to_pylist()[0]
+            writer.hold(now)
             there = writer.one(tables.COUNTS)
-            if dict(there) != session.fetch(_COUNTS).to_pylist()[0]:
+            if dict(there) != graph:
                 raise _Differs
     except _Differs:
         return None
@@ -330,23 +332,19 @@ def _find_touched(session: Session, held: Held, published: Published) -> None:
     session.run(_FAMILY)
 
 
-def _write(session: Session, writer: Writer, held: Held, published: Published) -> Mapping[str, int]:
-    """Change the store's tables; returns the rows that were new, by table.
-
-    The store takes one table's rows in while the engine makes those of the next.
-    """
+def _write(session: Session, behind: Behind, held: Held, published: Published) -> Mapping[str, int]:
+    """Change the store's tables; returns the rows that were new, by table."""
     counts: Counter[str] = Counter()
     since = _since(published.as_of)
-    with Behind(writer) as behind:
-        for staged, statements in tables.CHANGE:
-            if "new_profiles" in staged:  # messages are written in the meantime
-                behind.run(tables.PRUNE, {"before": int(since.timestamp() * 1_000_000)})
-                _prepare_touched(session, held, published)
-            for table in staged:
-                for rows_of in _new_rows(session, table, held, published, since):
-                    counts[table.removeprefix("new_")] += behind.copy(table, rows_of)
-            for statement in statements:
-                behind.run(statement)
+    for staged, statements in tables.CHANGE:
+        if "new_profiles" in staged:  # messages are written in the meantime
+            behind.run(tables.PRUNE, {"before": int(since.timestamp() * 1_000_000)})
+            _prepare_touched(session, held, published)
+        for table in staged:
+            for rows_of in _new_rows(session, table, held, published, since):
+                counts[table.removeprefix("new_")] += behind.copy(table, rows_of)
+        for statement in statements:
+            behind.run(statement)
     return counts
 
 
