@@ -21,7 +21,7 @@ from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Engine, Lake, Session
 from personas_dagster.profiles import rows, tables
 from personas_dagster.profiles.behind import Behind
-from personas_dagster.profiles.store import Held, ProfileStore, Writer
+from personas_dagster.profiles.store import Held, ProfileStore
 from personas_dagster.traits import slices
 from personas_dagster.traits.world import prepare_values
 
