@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal as Choice
 
 from personas_dagster.query.arguments import fail
@@ -68,6 +69,7 @@ class _Around:
     events: int = 0  # how many event streams' `where` (or reducer) it stands in
 
 
+@lru_cache(maxsize=4096)
 def check(definition: Definition) -> Checked:
     """Parse a definition's query and hold it against the rules; `QueryError` if one is broken."""
     query = parse(definition.query)
