@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import pyarrow as pa
+
 from personas_dagster.interfaces import Session
 from personas_dagster.query import Definition, check
 from personas_dagster.query.suggestions import nearest
 from personas_dagster.spaces import Space
 
-# Each log is sorted by key in every file, and the first row that is found is enough.
-_SAID = "SELECT 1 FROM {log} WHERE {column} = $1 AND {there} LIMIT 1"
+_SAID = "SELECT DISTINCT {column} AS key FROM {log} WHERE {column} IN (FROM wanted) AND {there}"
 _LOGS = {
     "custom_traits": ("key", "value <> 'null'"),
     "sql_traits": ("key", "value <> 'null'"),
@@ -37,19 +38,17 @@ def warnings(space: Space, definitions: Iterable[Definition]) -> dict[str, list[
 
 
 def _told(session: Session, wanted: set[str], own: set[str]) -> Mapping[str, str]:
-    for log in _LOGS:
+    missing = wanted
+    for log, (column, there) in _LOGS.items():
         session.view(log)
-    missing = [key for key in sorted(wanted) if not any(_is_said(session, key, o) for o in _LOGS)]
+        if missing:
+            session.register("wanted", pa.table({"key": pa.array(sorted(missing), pa.string())}))
+            said = session.fetch(_SAID.format(log=log, column=column, there=there))
+            missing = missing - set(said.column("key").to_pylist())
     if not missing:
         return {}
-    there = own | set(session.fetch(_KEYS).column(0).to_pylist())
-    return {key: _text(key, nearest(key, there)) for key in missing}
-
-
-def _is_said(session: Session, key: str, log: str) -> bool:
-    column, there = _LOGS[log]
-    found = session.fetch(_SAID.format(log=log, column=column, there=there), [key])
-    return bool(found.num_rows)
+    known = own | set(session.fetch(_KEYS).column(0).to_pylist())
+    return {key: _text(key, nearest(key, known)) for key in sorted(missing)}
 
 
 def _text(key: str, near: str | None) -> str:

@@ -1,7 +1,8 @@
 """How a command's process ends: at once, when all that others asked for at its end is done.
 
 Python takes down modules and objects one by one before it ends, which after a refresh takes a
-second and a half. Nothing here needs that: files are closed and connections given back before.
+second and a half. Nothing here needs that: files and connections are closed before. What a tool
+that starts with Python itself (such as coverage) asks for at the end is not called.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def at_once(code: int) -> None:
     _codes.append(code)
 
 
-@atexit.register  # before all others, so called after them
+@atexit.register  # before our libraries ask for anything, so called after what they ask for
 def _leave() -> None:
     if not _codes:
         return

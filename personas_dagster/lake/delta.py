@@ -115,6 +115,8 @@ class DeltaLake:
         try:
             write_deltalake(target, counter.reader(), mode=mode, **options)
         except (DeltaError, OSError) as error:
+            if counter.failed is not None:  # who made the rows, not who wrote them
+                raise counter.failed from None
             raise _unavailable(name, self.root, error) from error
         return counter.rows
 
@@ -252,12 +254,21 @@ class DeltaLake:
 
 
 class _Counter:
-    """Casts batches to a table's schema and counts the rows that pass."""
+    """Casts batches to a table's schema and counts the rows that pass; keeps what went wrong."""
 
     def __init__(self, data: Data, schema: pa.Schema) -> None:
         self._data, self._schema, self.rows = data, schema, 0
+        self.failed: BaseException | None = None
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._cast()
+        except BaseException as error:
+            if not isinstance(error, GeneratorExit):
+                self.failed = error
+            raise
+
+    def _cast(self) -> Iterator[pa.RecordBatch]:
         source = self._data.to_batches() if isinstance(self._data, pa.Table) else self._data
         for batch in source:
             self.rows += batch.num_rows

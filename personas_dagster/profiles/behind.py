@@ -17,13 +17,18 @@ _WAITING = 8  # batches that are made before the store has taken them
 
 
 class Behind:
-    """Does what it is asked in that order; leaving the context waits, and raises what failed."""
+    """Does what it is asked in that order; leaving the context waits, and raises what failed.
+
+    After a failure nothing more is done: SQLite ends a transaction by itself on some errors, and
+    what came then would stay.
+    """
 
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._pool = ThreadPoolExecutor(1, "profile-store")
         self._asked: deque[tuple[Future[object], bool]] = deque()  # whether it holds a batch
         self._batches = 0
+        self._stopped = False
 
     def copy(self, table: str, rows: pa.RecordBatchReader) -> int:
         count = 0
@@ -37,15 +42,24 @@ class Behind:
         self._ask(partial(self._writer.run, statement, parameters))
 
     def _ask(self, work: Callable[[], object], *, holds: bool = False) -> None:
-        self._asked.append((self._pool.submit(work), holds))
+        self._asked.append((self._pool.submit(self._do, work), holds))
         self._batches += holds
-        while self._batches > _WAITING:
+        while self._asked and (self._stopped or self._batches > _WAITING):
             self._finish_one()
+
+    def _do(self, work: Callable[[], object]) -> None:
+        if self._stopped:
+            return
+        try:
+            work()
+        except BaseException:
+            self._stopped = True
+            raise
 
     def _finish_one(self) -> None:
         done, held = self._asked.popleft()
-        done.result()
         self._batches -= held
+        done.result()
 
     def __enter__(self) -> Self:
         return self
@@ -53,6 +67,9 @@ class Behind:
     def __exit__(
         self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown(cancel_futures=kind is not None)
-        while kind is None and self._asked:
-            self._finish_one()
+        try:
+            while kind is None and self._asked:
+                self._finish_one()
+        finally:  # nothing is left to do, or nothing of it is to be done
+            self._stopped = True
+            self._pool.shutdown()

@@ -34,8 +34,10 @@ def together(instance: dg.DagsterInstance) -> Iterator[None]:
     try:
         yield
     finally:
-        _flush(storage)
-        storage.__dict__.pop(_WAITING, None)
+        try:
+            _flush(storage)
+        finally:
+            storage.__dict__.pop(_WAITING, None)
 
 
 def waiting_for_batch(store: Callable[[Any, EventLogEntry], None]) -> Callable[..., None]:
@@ -64,10 +66,18 @@ def after_waiting(connect: Callable[..., Any]) -> Callable[..., AbstractContextM
 
 
 def _flush(storage: Any) -> None:
-    if waiting := storage.__dict__.get(_WAITING):
-        events = list(waiting)
-        waiting.clear()
-        _store(storage, events)
+    waiting: list[EventLogEntry] = storage.__dict__.get(_WAITING) or []
+    events = waiting[:]
+    if not events:
+        return
+    del waiting[: len(events)]
+    rows = [storage._event_to_row(event) for event in events]
+    try:
+        _store_of_run(storage, events, rows)
+    except BaseException:
+        waiting[:0] = events  # nothing of them was stored: they are tried again
+        raise
+    _store_of_assets(storage, events, rows)
 
 
 def store_batch(storage: Any, events: Sequence[EventLogEntry]) -> None:
@@ -79,14 +89,18 @@ def store_batch(storage: Any, events: Sequence[EventLogEntry]) -> None:
         else:
             storage.store_event(event)
     if planned:
-        _store(storage, planned)
+        rows = [storage._event_to_row(event) for event in planned]
+        _store_of_run(storage, planned, rows)
+        _store_of_assets(storage, planned, rows)
 
 
-def _store(storage: Any, events: Sequence[EventLogEntry]) -> None:
-    """Store events of one run: outputs and assets that were made, or assets that are planned."""
-    rows = [storage._event_to_row(event) for event in events]
+def _store_of_run(storage: Any, events: Sequence[EventLogEntry], rows: list[Any]) -> None:
     with storage.run_connection(events[0].run_id) as connection:
         connection.execute(SqlEventLogStorageTable.insert(), rows)
+
+
+def _store_of_assets(storage: Any, events: Sequence[EventLogEntry], rows: list[Any]) -> None:
+    """Those of assets that were made or are planned, once more where assets are looked up."""
     of_assets = [(e, row) for e, row in zip(events, rows, strict=True) if kind(e) in _OF_ASSETS]
     if not of_assets:
         return

@@ -11,6 +11,7 @@ one of them is left as it is.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from functools import wraps
@@ -54,6 +55,7 @@ def make_cheap() -> None:
     if not is_known or log.create_engine is _kept_engine:
         return
     log.create_engine = _kept_engine
+    atexit.register(_let_go)
     storage: Any = SqliteEventLogStorage
     storage.has_secondary_index = _remembered(storage.has_secondary_index, of=0)
     storage.has_asset_key_col = _remembered(storage.has_asset_key_col, of=0)
@@ -82,6 +84,12 @@ def _kept_engine(url: str, **options: Any) -> sa.Engine:
     while len(_engines) > _KEPT_ENGINES:
         sa.Engine.dispose(_engines.pop(next(iter(_engines))))
     return engine
+
+
+def _let_go() -> None:
+    """Close the connections, so that SQLite leaves one file of a database and not three."""
+    for engine in _engines.values():
+        sa.Engine.dispose(engine)
 
 
 def _opened(connection: Any, record: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -33,6 +34,8 @@ class State:
         if self.url.get_backend_name() == "sqlite" and self.url.database:
             Path(self.url.database).parent.mkdir(parents=True, exist_ok=True)
         self._engine = sa.create_engine(self.url, pool_pre_ping=True)
+        # At the process's end too: SQLite then leaves one file of a database and not three.
+        weakref.finalize(self, self._engine.dispose)
         self._watcher: sa.Connection | None = None
         if self.url.get_backend_name() == "sqlite":
             sa.event.listen(self._engine, "connect", _sqlite_settings)

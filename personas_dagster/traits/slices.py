@@ -2,7 +2,8 @@
 
 What belongs here: where the slices begin and end. Ids are hexadecimal digests
 (`identity.outcome`), so equal ranges of their first digits hold about as many each; other ids are
-in some slice too.
+in some slice too. A slice of what lies in a log reads the log whole, since rows name those who held
+them then: so few and large slices are better.
 """
 
 from __future__ import annotations

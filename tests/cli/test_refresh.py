@@ -90,6 +90,17 @@ def test_two_at_once(place: Place) -> None:
     assert done == ["finished"] * (1 + len(entered))
 
 
+def test_databases_are_left_as_one_file_each(place: Place) -> None:
+    """What SQLite keeps beside a database that is open is put into it at the process's end."""
+    place.define(BUYERS)
+    place.messages({**ORDER, "userId": "u1"}, name="in.jsonl")
+    for arguments in (("ingest", "in.jsonl"), ("refresh",)):
+        process = start(place, *arguments)
+        assert (process.communicate(), process.returncode)[1] == 0
+    assert list(place.root.rglob("*.db"))
+    assert not list(place.root.rglob("*.db-*"))
+
+
 def start(place: Place, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [str(COMMAND), *arguments],

@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -323,3 +324,16 @@ def _went_weeks_ago(folder: Path) -> None:
             entry.read_text(),
         )
         entry.write_text(text)
+
+
+def test_rows_that_fail_on_the_way(lake: DeltaLake) -> None:
+    """The error is that of whoever makes the rows, and nothing of them is written."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from members("a").to_batches()
+        raise ZeroDivisionError("of mine")
+
+    schema = members().schema
+    with pytest.raises(ZeroDivisionError, match="of mine"):
+        lake.append("audience_memberships", pa.RecordBatchReader.from_batches(schema, batches()))
+    assert lake.files("audience_memberships") == []

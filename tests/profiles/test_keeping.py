@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from personas_dagster import refresh
 from personas_dagster.errors import StateUnavailable
 from personas_dagster.profiles import keeping, tables
+from personas_dagster.profiles.behind import Behind
 from personas_dagster.profiles.sqlite import SqliteStore
 from personas_dagster.profiles.store import ProfileStore
 from personas_dagster.spaces import Space
@@ -238,3 +240,44 @@ def test_forgotten_without_a_byte_left(shop: Place) -> None:
     assert "forget-me" not in repr({k: v for k, v in left.items() if k != "events"})
     assert all(row[0] != gone for row in left["events"])
     assert {row[1] for row in left["identifiers"]} == {"keep-me", "g1"}
+
+
+class Written:
+    """A store that fails at one statement."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def run(self, statement: str, parameters: object = None) -> None:
+        self.done.append(statement)
+        if statement == "bad":
+            raise ZeroDivisionError("the first")
+
+
+def test_nothing_is_written_behind_a_failure() -> None:
+    written = Written()
+    with pytest.raises(ZeroDivisionError, match="the first"), Behind(written) as behind:  # type: ignore[arg-type]
+        for statement in ("good", "bad", *("late" for _ in range(50))):
+            behind.run(statement)
+    assert written.done == ["good", "bad"]
+
+
+def test_nothing_is_written_behind_an_error_of_the_caller() -> None:
+    written, ready = Written(), threading.Event()
+    written.run = lambda statement, parameters=None: ready.wait() and written.done.append(statement)  # type: ignore[assignment,method-assign,func-returns-value]
+    with pytest.raises(RuntimeError), Behind(written) as behind:  # type: ignore[arg-type]
+        for statement in ("one", "two", "three"):
+            behind.run(statement)
+        threading.Timer(0.2, ready.set).start()
+        raise RuntimeError
+    assert written.done == ["one"]
+
+
+def test_a_change_whose_transaction_is_gone(tmp_path: Path) -> None:
+    """As a full disk ends it: the error that is told is the one that happened."""
+    store = SqliteStore(tmp_path)
+    with store.fill():
+        pass
+    with pytest.raises(StateUnavailable, match="nowhere"), store.change() as writer:
+        writer.run("ROLLBACK")
+        writer.run("DELETE FROM nowhere")

@@ -158,14 +158,14 @@ def test_outputs_that_are_stored_together_are_stored_the_same(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[int] = []
-    store = event_batches._store
+    store = event_batches._store_of_run
 
-    def counted(log: Any, events: Sequence[Any]) -> None:
+    def counted(log: Any, events: Sequence[Any], rows: list[Any]) -> None:
         batches.append(len(events))
-        store(log, events)
+        store(log, events, rows)
 
     one_by_one = stored(instance, run(instance))
-    monkeypatch.setattr(event_batches, "_store", counted)
+    monkeypatch.setattr(event_batches, "_store_of_run", counted)
     assert stored(instance, run(instance, made_together)) == one_by_one
     assert sum(batches) == len(PARTS) + 1 + 2 * len(PARTS)  # planned; outputs and assets
     assert len(batches) <= 4
@@ -175,3 +175,32 @@ def test_an_event_that_waits_is_found(instance: dg.DagsterInstance) -> None:
     with event_batches.together(instance):
         run_id = run(instance)
         assert newest(instance, WHOLE).run_id == run_id
+
+
+def test_events_that_could_not_be_stored_are_tried_again(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [OSError("busy")]
+    store = event_batches._store_of_run
+
+    def failing(log: Any, events: Sequence[Any], rows: list[Any]) -> None:
+        if event_batches.kind(events[0]) in event_batches._OF_OUTPUTS and failures:
+            raise failures.pop()
+        store(log, events, rows)
+
+    monkeypatch.setattr(event_batches, "_store_of_run", failing)
+    run_id = run(instance)
+    with pytest.raises(OSError, match="busy"), event_batches.together(instance):
+        instance.event_log_storage.store_event(_output_of(instance, run_id))
+        failures.append(OSError("busy"))
+        with pytest.raises(OSError, match="busy"):
+            instance.fetch_materializations(WHOLE, limit=1)
+        assert len(vars(instance.event_log_storage)[event_batches._WAITING]) == 1
+        failures.append(OSError("busy"))
+    assert event_batches._WAITING not in vars(instance.event_log_storage)
+
+
+def _output_of(instance: dg.DagsterInstance, run_id: str) -> Any:
+    of_type = dg.DagsterEventType.STEP_OUTPUT
+    (first, *_) = instance.get_records_for_run(run_id, of_type=of_type).records
+    return first.event_log_entry
