@@ -336,15 +336,20 @@ def _write(session: Session, behind: Behind, held: Held, published: Published) -
     """Change the store's tables; returns the rows that were new, by table."""
     counts: Counter[str] = Counter()
     since = _since(published.as_of)
-    for staged, statements in tables.CHANGE:
-        if "new_profiles" in staged:  # messages are written in the meantime
-            behind.run(tables.PRUNE, {"before": int(since.timestamp() * 1_000_000)})
-            _prepare_touched(session, held, published)
+
+    def take(step: tables.Step) -> None:
+        staged, statements = step
         for table in staged:
             for rows_of in _new_rows(session, table, held, published, since):
                 counts[table.removeprefix("new_")] += behind.copy(table, rows_of)
         for statement in statements:
             behind.run(statement)
+
+    take(tables.MESSAGES)
+    behind.run(tables.PRUNE, {"before": int(since.timestamp() * 1_000_000)})
+    _prepare_touched(session, held, published)
+    for step in tables.CHANGE:
+        take(step)
     return counts
 
 

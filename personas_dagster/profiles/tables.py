@@ -47,15 +47,19 @@ STAGED: Mapping[str, str] = {
     "new_events": "profile_id TEXT, at BIGINT, message_id TEXT, event TEXT, body TEXT",
 }
 
-CHANGE: Sequence[tuple[Sequence[str], Sequence[str]]] = (
-    # First: which profiles are touched need not be known for it.
+Step = tuple[Sequence[str], Sequence[str]]
+"""Tables of `STAGED`, and what is run when these and those of earlier steps are filled."""
+
+MESSAGES: Step = (
+    ("new_events",),
     (
-        ("new_events",),
-        (
-            "INSERT INTO events SELECT profile_id, at, message_id, event, body FROM new_events "
-            "WHERE true ON CONFLICT DO NOTHING",
-        ),
+        "INSERT INTO events SELECT profile_id, at, message_id, event, body FROM new_events "
+        "WHERE true ON CONFLICT DO NOTHING",
     ),
+)
+"""The first step of a change: which profiles are touched need not be known for it."""
+
+CHANGE: Sequence[Step] = (
     (
         ("new_profiles", "new_last", "new_parents"),
         (
@@ -117,7 +121,7 @@ CHANGE: Sequence[tuple[Sequence[str], Sequence[str]]] = (
         ),
     ),
 )
-"""Tables of `STAGED`, and what is run when these and those before them are filled."""
+"""The steps after it."""
 PRUNE = "DELETE FROM events WHERE at < :before"
 COUNTS = (
     "SELECT (SELECT count(*) FROM profiles) AS profiles, "

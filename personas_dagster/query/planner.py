@@ -1,7 +1,8 @@
 """From definitions to the statements of a plan, level by level.
 
-What belongs here: what is computed at which level, the table of values of a level, and the order
-of all statements. What does not: how streams, references and conditions are compiled.
+What belongs here: what is computed at which level, the tables of values (of a level, where a later
+one reads them; of the rest), and the order of all statements. What does not: how streams,
+references and conditions are compiled.
 """
 
 from __future__ import annotations

@@ -22,11 +22,19 @@ from personas_dagster.query import Definition, evaluate, plan, sql, typed_column
 from personas_dagster.query.timing import upstream
 from personas_dagster.traits import changes, slices
 from personas_dagster.traits.comparing import compare_touched
-from personas_dagster.traits.standing import SAMPLE, Check, Standing, divide, record_of, touch
+from personas_dagster.traits.standing import (
+    SAMPLE,
+    Check,
+    Standing,
+    divide,
+    record_of,
+    scalar,
+    touch,
+)
 from personas_dagster.traits.world import gather_messages, prepare_values, prepare_world
 
 _BATCH = 10  # audiences that are compared with what is stored at once, of all profiles
-_VALUES = 100_000_000  # traits times profiles that are, in slices of the profiles
+_VALUES = 100_000_000  # traits times profiles that are compared at once: slices of the profiles
 _BEFORE = """
 CREATE OR REPLACE TEMP TABLE trait_before AS
 SELECT collection, profile_id, key, value, NULL::VARCHAR AS source_id
@@ -141,7 +149,7 @@ class _Pass:
             return
         self._spread("results", keys)
         held: Counter[str] = Counter()
-        values = len(keys) * _one(self.session, "SELECT count(*) FROM profiles")
+        values = len(keys) * scalar(self.session, "SELECT count(*) FROM profiles")
         for some in slices.conditions(values, most=_VALUES):
             changes.no_changes(self.session)
             held.update(self._compared(keys, some))
@@ -274,11 +282,7 @@ def _check(session: Session, definitions: Sequence[Definition]) -> Check:
         audiences=_among("audience", _audiences(definitions)),
     )
     wrong = [(row["key"], row["profile_id"]) for row in session.fetch(query).to_pylist()]
-    return Check(_one(session, "SELECT count(*) FROM checked"), wrong)
-
-
-def _one(session: Session, query: str) -> int:
-    return int(session.fetch(query).column(0)[0].as_py())
+    return Check(scalar(session, "SELECT count(*) FROM checked"), wrong)
 
 
 def _traits(definitions: Sequence[Definition]) -> list[str]:

@@ -140,8 +140,8 @@ def seen(session: Session) -> dict[str, int]:
     """Of which messages something was computed."""
     session.view("events")
     return {
-        "load_id": _one(session, "SELECT coalesce(max(load_id), 0) FROM events"),
-        "messages": _one(session, "SELECT count(*) FROM events"),
+        "load_id": scalar(session, "SELECT coalesce(max(load_id), 0) FROM events"),
+        "messages": scalar(session, "SELECT count(*) FROM events"),
     }
 
 
@@ -269,7 +269,7 @@ def touch(
     most = max(int(MOST * profiles), 1_000)
     if not _closed(session, linked, most):
         return None
-    touched = _one(session, "SELECT count(*) FROM touched")
+    touched = scalar(session, "SELECT count(*) FROM touched")
     session.run("CREATE OR REPLACE TEMP TABLE surely_touched AS FROM touched")
     if sample:
         session.run(_SAMPLED.format(seed=refresh_id, every=max(1, profiles // sample)))
@@ -281,7 +281,7 @@ def touch(
     )
     session.run(_STORED)
     session.run(_THEN.format(load=int(base.load_id)))
-    while _one(session, _CLIMBING):
+    while scalar(session, _CLIMBING):
         session.run(_CLIMB)
     return touched
 
@@ -295,19 +295,19 @@ def grew(session: Session, lake: Lake, base: Base) -> bool:
     except LakeUnavailable:  # upkeep took the old version away
         return False
     query = f"SELECT count(*) FROM events WHERE load_id <= {int(base.load_id)}"
-    return _one(session, query) == base.messages
+    return scalar(session, query) == base.messages
 
 
 def _closed(session: Session, linked: bool, most: int) -> bool:
     """Take in what accounts and users share, until nothing is added; False beyond `most`."""
     for _ in range(_ROUNDS):
-        before = _one(session, "SELECT count(*) FROM touched")
+        before = scalar(session, "SELECT count(*) FROM touched")
         if before > most:
             return False
         if not linked:
             return True
         session.run(_LINKED)
-        if _one(session, "SELECT count(*) FROM touched") == before:
+        if scalar(session, "SELECT count(*) FROM touched") == before:
             return True
     return False
 
@@ -354,5 +354,6 @@ def months_between(low: dt.datetime, high: dt.datetime) -> set[str]:
     return {f"{month // 12:04}-{month % 12 + 1:02}" for month in range(first, last + 1)}
 
 
-def _one(session: Session, query: str) -> int:
+def scalar(session: Session, query: str) -> int:
+    """The one number that a query answers with."""
     return int(session.fetch(query).column(0)[0].as_py())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,16 +143,10 @@ def test_filled_in_slices(shop: Place, tmp_path: Path, monkeypatch: pytest.Monke
     assert again(shop, space, tmp_path / "slices") == whole
 
 
-def broken(at: int) -> list[tuple[Sequence[str], Sequence[str]]]:
-    """The steps of a change with a statement that fails before another one."""
-    found, count = list[tuple[Sequence[str], Sequence[str]]](), 0
-    for staged, statements in tables.CHANGE:
-        place = at - count
-        count += len(statements)
-        if 0 <= place < len(statements):
-            statements = [*statements[:place], "DELETE FROM nowhere", *statements[place:]]
-        found.append((staged, statements))
-    return found
+def broken(step: tables.Step, at: int) -> tables.Step:
+    """A step of a change with a statement that fails before another one."""
+    staged, statements = step
+    return staged, [*statements[:at], "DELETE FROM nowhere", *statements[at:]]
 
 
 def test_died_on_the_way_leaves_the_store_as_it_was(
@@ -162,12 +156,16 @@ def test_died_on_the_way_leaves_the_store_as_it_was(
     refresh.keep_profiles(space)
     before, held = dump(space.profiles), space.profiles.held()
     space = shop.refresh(identify(2, userId="u1", anonymousId="a1"), as_of=day(3))
-    for done in range(sum(len(statements) for _, statements in tables.CHANGE)):
+    steps = [tables.MESSAGES, *tables.CHANGE]
+    places = [(n, at) for n, (_, statements) in enumerate(steps) for at in range(len(statements))]
+    for done, at in places:
+        first, *others = [broken(one, at) if n == done else one for n, one in enumerate(steps)]
         with monkeypatch.context() as patch:
-            patch.setattr(tables, "CHANGE", broken(done))
+            patch.setattr(tables, "MESSAGES", first)
+            patch.setattr(tables, "CHANGE", others)
             with pytest.raises(StateUnavailable, match="nowhere"):
                 refresh.keep_profiles(space)
-        assert (dump(space.profiles), space.profiles.held()) == (before, held), done
+        assert (dump(space.profiles), space.profiles.held()) == (before, held), (done, at)
     kept = refresh.keep_profiles(space)
     assert kept is not None and kept.how == "changed"
     assert dump(space.profiles) == again(shop, space, tmp_path / "fresh")
