@@ -18,7 +18,8 @@ from personas_dagster import freshness
 from personas_dagster.errors import Busy, PersonasError
 from personas_dagster.identity import loads as identity_loads
 from personas_dagster.identity import rebuilding, views
-from personas_dagster.identity.guard import Verdict, warm
+from personas_dagster.identity.guard import Verdict
+from personas_dagster.identity.judging import warm
 from personas_dagster.identity.propose import Proposal
 from personas_dagster.interfaces import Lake, Session
 from personas_dagster.lake.tables import TABLES
@@ -113,11 +114,16 @@ def derive_anew(
     )
 
 
-def propose(space: Space, *, now: dt.datetime) -> Proposal | None:
-    """Make merge candidates of the messages that the graph does not hold."""
+def get_ready(space: Space) -> None:
+    """Start what takes seconds to start and runs beside us, if messages wait for the graph."""
     after, through = identity_loads.span(space.state)
     if through > after:
         warm()
+
+
+def propose(space: Space, *, now: dt.datetime) -> Proposal | None:
+    """Make merge candidates of the messages that the graph does not hold."""
+    get_ready(space)
     return identity_loads.propose_load(
         space.lake, space.engine, space.state, space.rules, space_id=space.name, now=now
     )

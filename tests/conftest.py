@@ -1,7 +1,7 @@
 """What tests of several folders share: a project in a temporary folder, and the real data.
 
-Great Expectations judges only where a test asks for it, or starts a process: the suite takes
-seconds to load, and `test_guard` shows that it says what the findings say.
+Great Expectations judges only where a test starts a process of ours: the suite takes seconds to
+load, and `test_judging` shows that it says what the findings say.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from personas_dagster import refresh
 from personas_dagster.identity import loads
 from personas_dagster.identity.guard import Finding, Verdict
-from personas_dagster.identity.guard import judge as suite_judge
 from personas_dagster.state import State
 from tests.examples import register
 from tests.place import Place
@@ -35,13 +35,8 @@ def plain_judge(load_id: int, findings: Sequence[Finding]) -> Verdict:
 def judge_plainly() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loads, "judge", plain_judge)
+        patch.setattr(refresh, "warm", lambda: None)
         yield
-
-
-@pytest.fixture(autouse=True)
-def judge_as_asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "great_expectations" in request.keywords:
-        monkeypatch.setattr(loads, "judge", suite_judge)
 
 
 @pytest.fixture(scope="session")

@@ -87,8 +87,6 @@ def refresh(
 
     Example: personas refresh --as-of 2026-03-01T00:00Z
     """
-    from personas_dagster.resources.launch import run_job
-
     shell = Shell(project, space, quiet, verbose)
     at = instant(as_of)
     if at is not None:
@@ -100,6 +98,9 @@ def refresh(
                 f"no trait or audience `{key}` in space {shell.space.name}; "
                 f"expected one of: {', '.join(sorted(known))}"
             )
+    refreshing.get_ready(shell.space)
+    from personas_dagster.resources.launch import run_job  # Dagster: a second
+
     with shell.working(f"refreshing {shell.space.name}"):
         outcome = run_job(
             shell.space,

@@ -1,19 +1,14 @@
-"""The checks that guard merges: what SQL found, judged by a Great Expectations suite.
+"""The checks that guard merges: what SQL found, and what became of it.
 
 SQL (`findings.py`) reduces the candidates and the part of the graph that they touch to one small
-row of counts and a list of offending identifiers; the suite says what each count may be. Great
-Expectations takes seconds to import, so it is imported only when there is something to judge.
+row of counts and a list of offending identifiers; a Great Expectations suite (`suite.py`) says
+what each count may be.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import threading
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 CHECKS: Mapping[str, str] = {
     "above_limit": "No profile holds more identifiers of a type than its limit allows.",
@@ -79,50 +74,3 @@ def excused(findings: Sequence[Finding], checks: Collection[str]) -> tuple[Findi
         replace(one, let_pass=True) if one.offending and one.check in checks else one
         for one in findings
     )
-
-
-def warm() -> None:
-    """Begin to import Great Expectations, beside work that leaves the interpreter free."""
-    threading.Thread(target=_warm, name="great_expectations").start()
-
-
-def _warm() -> None:
-    with suppress(ImportError):  # `judge` meets it too, and tells it
-        _great_expectations()
-
-
-def _great_expectations() -> Any:
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    # Its loggers and progress bars speak to somebody at a notebook.
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
-    import great_expectations
-
-    return great_expectations
-
-
-def judge(load_id: int, findings: Sequence[Finding]) -> Verdict:
-    """Run the suite over the findings' counts: every count must be 0."""
-    gx = _great_expectations()
-    import pandas as pd
-    from great_expectations.data_context.types.base import ProgressBarsConfig
-
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)
-    frame = pd.DataFrame({f.check: [0 if f.let_pass else f.offending] for f in findings})
-    batch = (
-        context.data_sources.add_pandas("merge_candidates")
-        .add_dataframe_asset("findings")
-        .add_batch_definition_whole_dataframe("load")
-        .get_batch({"dataframe": frame})
-    )
-    suite = gx.ExpectationSuite(
-        name="merge_guard",
-        expectations=[
-            gx.expectations.ExpectColumnValuesToBeBetween(
-                column=finding.check, min_value=0, max_value=0, notes=CHECKS[finding.check]
-            )
-            for finding in findings
-        ],
-    )
-    result = batch.validate(suite)
-    return Verdict(load_id, bool(result.success), tuple(findings))

@@ -26,7 +26,8 @@ from personas_dagster.identity.assignment import months_between, resolve_message
 from personas_dagster.identity.decisions import decisions, let_pass, under_facts
 from personas_dagster.identity.digests import combine, digest
 from personas_dagster.identity.findings import find
-from personas_dagster.identity.guard import CHECKS, Finding, Verdict, excused, judge
+from personas_dagster.identity.guard import CHECKS, Finding, Verdict, excused
+from personas_dagster.identity.judging import judge
 from personas_dagster.identity.links import LINK_COLUMNS, carried_links
 from personas_dagster.identity.propose import Proposal, propose
 from personas_dagster.identity.rules import IdentityRules
