@@ -39,7 +39,7 @@ from personas_dagster.events.resolved import append_resolved
 from personas_dagster.identity import views
 from personas_dagster.lake import DeltaLake
 from personas_dagster.query import Plan, evaluate, plan, typed_columns
-from personas_dagster.traits.world import prepare_values, prepare_world
+from personas_dagster.traits.world import evaluate_everybody, prepare_values, prepare_world
 
 AS_OF = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 PEOPLE_SHARE = 20  # messages a person
@@ -171,7 +171,7 @@ def run(way: str, folder: Path, *, details: bool = False) -> dict[str, Any]:
                 for name, query in made.statements:
                     step(name, partial(evaluate, session, Plan(((name, query),))))
             else:
-                step("evaluate", lambda: evaluate(session, made))
+                step("evaluate", lambda: evaluate_everybody(session, layers, made))
         else:
             statements = shop.by_event() if way == "by_event" else shop.one_by_one()
             for statement in statements:

@@ -72,10 +72,11 @@ def typed_columns(definitions: tuple[Definition, ...]) -> tuple[Typed, ...]:
     return tuple(sorted(one for one in found if one.view in KEPT))
 
 
-def evaluate(session: Session, plan: Plan) -> None:
+def evaluate(session: Session, plan: Plan, *, kept: Collection[str] = ()) -> None:
     """Run a plan; leaves the view `results(key, kind, collection, profile_id, value)`.
 
-    The view reads the tables of values; each other table is dropped once nothing reads it.
+    The view reads the tables of values; each other table is dropped once nothing reads it,
+    but for those named `kept`.
     """
     made = {name for name, _ in plan.statements}
     last: dict[str, str] = {}
@@ -86,7 +87,8 @@ def evaluate(session: Session, plan: Plan) -> None:
         for (name, _), text in zip(plan.statements, texts, strict=True):
             session.run(text)
             for table in [table for table, at in last.items() if at == name != RESULTS]:
-                session.run(exp.Drop(tables=[sql.table(table)], kind="TABLE"))
+                if table not in kept:
+                    session.run(exp.Drop(tables=[sql.table(table)], kind="TABLE"))
 
 
 def _text(statement: tuple[str, exp.Select]) -> str:

@@ -306,14 +306,9 @@ class Planner:
         parts = [self._result(one) for one in self.definitions]
         if not parts:
             return _no_results()
-        union: exp.Expr = parts[0]
-        for part in parts[1:]:
-            union = exp.Union(this=union, expression=part, distinct=False)
-        return (
-            union
-            if isinstance(union, exp.Select)
-            else sql.select([sql.everything()], sql.subquery(union, "all_results"))
-        )
+        if len(parts) == 1:
+            return parts[0]
+        return sql.select([sql.everything()], sql.subquery(sql.union(parts), "all_results"))
 
     def _result(self, definition: Definition) -> exp.Select:
         table, value = self.places[definition.collection, definition.key]

@@ -230,3 +230,11 @@ def select(
         group=exp.Group(expressions=list(group)) if group else None,
         distinct=exp.Distinct() if distinct else None,
     )
+
+
+def union(queries: Sequence[exp.Expr]) -> exp.Expr:
+    """The rows of all, with their repetitions."""
+    first, *others = queries
+    for one in others:
+        first = exp.Union(this=first, expression=one, distinct=False)
+    return first

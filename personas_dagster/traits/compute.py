@@ -31,7 +31,12 @@ from personas_dagster.traits.standing import (
     scalar,
     touch,
 )
-from personas_dagster.traits.world import gather_messages, prepare_values, prepare_world
+from personas_dagster.traits.world import (
+    evaluate_everybody,
+    gather_messages,
+    prepare_values,
+    prepare_world,
+)
 
 _BATCH = 10  # audiences that are compared with what is stored at once, of all profiles
 _VALUES = 100_000_000  # traits times profiles that are compared at once: slices of the profiles
@@ -134,7 +139,9 @@ class _Pass:
         made = plan(wanted, as_of=self.as_of, audiences=self.audiences, layers=layers)
         if self.base:
             gather_messages(self.session, layers, made)
-        evaluate(self.session, made)
+            evaluate(self.session, made)
+        else:
+            evaluate_everybody(self.session, layers, made)
 
     def audiences_of(self, definitions: Sequence[Definition]) -> None:
         """Record the members who came and went."""

@@ -8,15 +8,32 @@ them then: so few and large slices are better.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 _DIGITS = 4
 
 
-def conditions(rows: int, *, most: int, column: str = "profile_id") -> list[str]:
-    """SQL conditions on an id, in order: together all ids, each for about `most` of the `rows`."""
+@dataclass(frozen=True)
+class Slice:
+    """The ids from `low` on, up to but without `high`; None: without end."""
+
+    low: str | None
+    high: str | None
+
+    def of(self, column: str) -> str:
+        """The SQL condition on a column of ids."""
+        low = f"{column} >= '{self.low}'" if self.low else ""
+        high = f"{column} < '{self.high}'" if self.high else ""
+        return " AND ".join(filter(None, (low, high))) or "true"
+
+
+def slices(rows: int, *, most: int) -> list[Slice]:
+    """In order, together all ids, each for about `most` of the `rows`."""
     count = min(max(1, -(-rows // most)), 16**_DIGITS)
-    bounds = [f"'{16**_DIGITS * index // count:0{_DIGITS}x}'" for index in range(1, count)]
-    return [
-        " AND ".join(filter(None, (low and f"{column} >= {low}", high and f"{column} < {high}")))
-        or "true"
-        for low, high in zip(["", *bounds], [*bounds, ""], strict=True)
-    ]
+    bounds = [f"{16**_DIGITS * index // count:0{_DIGITS}x}" for index in range(1, count)]
+    return [Slice(*ends) for ends in zip([None, *bounds], [*bounds, None], strict=True)]
+
+
+def conditions(rows: int, *, most: int, column: str = "profile_id") -> list[str]:
+    """The same as SQL conditions on an id."""
+    return [one.of(column) for one in slices(rows, most=most)]

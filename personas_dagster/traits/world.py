@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Sequence
+from functools import partial
 
 import pyarrow as pa
 from sqlglot import exp
 
 from personas_dagster.interfaces import Session
-from personas_dagster.query import Layer, Plan, Typed
+from personas_dagster.query import Layer, Plan, Typed, evaluate
 from personas_dagster.query.compile_events import MESSAGES
+from personas_dagster.query.sliced import can_be_sliced, evaluate_sliced
 from personas_dagster.traits.changes import current
+from personas_dagster.traits.slices import Slice, slices
 
 # The last row of an audience and profile holds; merged profiles that are in are one member.
 _STORED_MEMBERS = """
@@ -67,13 +70,12 @@ UNION ALL
 SELECT 'sql_trait', collection, profile_id, key, value, updated_at, source_id
 FROM current_sql_traits
 """
-_MESSAGES = """
-CREATE OR REPLACE TEMP VIEW {name} AS
+_ROWS = """
 SELECT e.event, {root} AS profile_id, e.timestamp, e.received_at, e.message_id, e.source_id,
        e.properties, e.context{typed}
 FROM {table} e {joined}
-WHERE e.profile_id IS NOT NULL
 """
+_MESSAGES = f"CREATE OR REPLACE TEMP VIEW {{name}} AS {_ROWS} WHERE e.profile_id IS NOT NULL"
 _ALL_ROOTS = {
     "root": "coalesce(m.parent_id, {of}.profile_id)",
     "joined": "LEFT JOIN graph_parents m ON m.child_id = {of}.profile_id",
@@ -104,6 +106,14 @@ SELECT collection, profile_id, key, arg_min(value, class) AS value FROM (
     FROM former_members f JOIN profiles p USING (profile_id)
 ) GROUP BY ALL
 """
+
+
+MOST = 20_000_000  # messages that are evaluated at once
+_SLICED_PROFILES = """
+CREATE OR REPLACE TEMP TABLE profiles AS SELECT * FROM all_profiles WHERE {some}
+"""
+_NO_CHILDREN = "ANTI JOIN graph_parents m ON m.child_id = e.profile_id"
+_OF_PARENTS = "JOIN graph_parents m ON m.child_id = e.profile_id"
 
 
 def prepare_values(
@@ -197,6 +207,40 @@ def message_layers(
         session.run(_MESSAGES.format(name=name, table=table, typed=columns, **roots))
         layers.append(Layer(name, held))
     return layers or MESSAGES
+
+
+def evaluate_everybody(session: Session, layers: Sequence[Layer], made: Plan) -> None:
+    """Run a plan over all profiles (`query.evaluate`), in slices where messages are many."""
+    messages = session.fetch("SELECT count(*) FROM events").column(0)[0].as_py()
+    if messages <= MOST or not can_be_sliced(made):
+        evaluate(session, made)
+        return
+    limit = partial(_limit, session, layers, bool(session.fetch(_ANY_MERGE).num_rows))
+    limited = ["profiles", *(layer.relation for layer in layers)]
+    session.run("CREATE OR REPLACE TEMP TABLE all_profiles AS FROM profiles")
+    try:
+        evaluate_sliced(session, made, slices(messages, most=MOST), limited=limited, limit=limit)
+    finally:
+        limit(Slice(None, None))
+        session.run("DROP TABLE all_profiles")
+
+
+def _limit(session: Session, layers: Sequence[Layer], merged: bool, some: Slice) -> None:
+    """Profiles and messages of a slice; `merged`: whether any profile has children."""
+    session.run(_SLICED_PROFILES.format(some=some.of("profile_id")))
+    for layer in layers:
+        asked = {
+            "table": _quoted(layer.relation.replace("messages", "events")),
+            "typed": "".join(f", e.{_quoted(name)}" for name in sorted(layer.held)),
+        }
+        ids = some.of("e.profile_id")
+        if merged:  # two scans: of ids that lie together, and of those that are the slice's now
+            own = _ROWS.format(root="e.profile_id", joined=_NO_CHILDREN, **asked)
+            others = _ROWS.format(root="m.parent_id", joined=_OF_PARENTS, **asked)
+            rows = f"{own} WHERE {ids} UNION ALL {others} WHERE {some.of('m.parent_id')}"
+        else:
+            rows = f"{_ROWS.format(root='e.profile_id', joined='', **asked)} WHERE {ids}"
+        session.run(f"CREATE OR REPLACE TEMP VIEW {_quoted(layer.relation)} AS {rows}")
 
 
 def gather_messages(session: Session, layers: Sequence[Layer], made: Plan) -> None:

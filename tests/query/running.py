@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from personas_dagster.engines.duckdb import DuckDBEngine, DuckDBSession
 from personas_dagster.interfaces import Lake
-from personas_dagster.query import Definition, Layer, evaluate, parse, plan, typed_columns
+from personas_dagster.query import Definition, Layer, Plan, evaluate, parse, plan, typed_columns
 from personas_dagster.query.compile_events import MESSAGES
+from personas_dagster.query.sliced import can_be_sliced, evaluate_sliced
 from personas_dagster.query.typed import filled
 from tests.query.oracle import World
 
@@ -55,16 +56,22 @@ def results(
     as_of: datetime,
     audiences: Collection[str] = (),
     chance: Random | None = None,
+    slices: int = 1,
 ) -> dict[tuple[str, str, str], str]:
     """(collection, key, profile) to JSON text.
 
-    With `chance`, messages lie in several layers, each with typed columns of its own.
+    With `chance`, messages lie in several layers, each with typed columns of its own; with
+    `slices`, as many profiles' worth at a time are computed, where nobody's values hang on others'.
     """
     for name, rows in _relations(world).items():
         schema = pa.schema(list(_SCHEMAS[name].items()))
         session.register(name, pa.Table.from_pylist(rows, schema=schema))
     layers = _layers(session, definitions, chance) if chance else MESSAGES
-    evaluate(session, plan(definitions, as_of=as_of, audiences=audiences, layers=layers))
+    made = plan(definitions, as_of=as_of, audiences=audiences, layers=layers)
+    if slices > 1 and can_be_sliced(made):
+        _evaluate_sliced(session, made, [one.relation for one in layers], slices)
+    else:
+        evaluate(session, made)
     table = session.fetch("SELECT * FROM results")
     found = {}
     for row in table.to_pylist():
@@ -72,6 +79,23 @@ def results(
         assert name not in found, f"two rows for {name}"
         found[name] = row["value"]
     return found
+
+
+def _evaluate_sliced(session: DuckDBSession, made: Plan, layers: list[str], slices: int) -> None:
+    limited = ["profiles", *layers]
+    whole = {name: session.fetch(f"FROM {name}") for name in limited}
+    for name in set(layers) - {MESSAGES[0].relation}:
+        session.run(f"DROP TABLE {name}")
+
+    def limit(number: int) -> None:
+        for name, rows in whole.items():
+            session.register("rows_of_all", rows)
+            some = f"FROM rows_of_all WHERE hash(profile_id) % {slices} = {number}"
+            session.register(name, session.fetch(some))
+
+    evaluate_sliced(session, made, range(slices), limited=limited, limit=limit)
+    for name in limited:
+        session.connection.unregister(name)
 
 
 def _layers(

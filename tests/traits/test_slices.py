@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from collections.abc import Sequence
+from random import Random
+from typing import Any
 
 import duckdb
 import pytest
@@ -12,11 +15,14 @@ from hypothesis import strategies as st
 
 from personas_dagster.identity import assignment, loads
 from personas_dagster.interfaces import Session
-from personas_dagster.traits import compute, slices, tidying
+from personas_dagster.query import Plan
+from personas_dagster.query.sliced import evaluate_sliced
+from personas_dagster.traits import compute, slices, tidying, world
 from tests.place import NOW, Place
-from tests.traits.test_values_that_stand import Days, anew, life, stored
+from tests.traits.test_values_that_stand import QUERIES, Days, anew, life, stored
 
 __all__ = ["life"]
+OF_ACCOUNTS = ("computed_traits/firm", "audiences/busy", "audiences/at_work")
 DIGESTS = st.integers().map(lambda number: hashlib.md5(str(number).encode()).hexdigest())
 
 
@@ -49,6 +55,32 @@ def test_first_refresh_in_slices(life: Days, monkeypatch: pytest.MonkeyPatch) ->
     assert computed.traits_changed == {
         one.key: keys.count(one.key) for one in space.definitions if one.kind == "trait"
     }
+
+
+@pytest.mark.parametrize("of_accounts", [False, True])
+def test_messages_in_slices(
+    place: Place, of_accounts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of merged profiles count for whom they are now, whatever slices these are of. A plan
+    that reads accounts' users is not sliced."""
+    run: list[int] = []
+
+    def counted(session: Session, made: Plan, some: Sequence[slices.Slice], **how: Any) -> None:
+        run.append(len(some))
+        evaluate_sliced(session, made, some, **how)
+
+    monkeypatch.setattr(world, "MOST", 25)
+    monkeypatch.setattr(world, "evaluate_sliced", counted)
+    users = {name: query for name, query in QUERIES.items() if name not in OF_ACCOUNTS}
+    life = Days(place, Random(3), QUERIES if of_accounts else users)
+    life.live(60, 1)
+    assert stored(place.space) == anew(place.space, life.now.replace(minute=0))
+    place.define({"computed_traits/spent": "event('Order').max(property('total'))"})
+    life.live(60, 1)
+    with place.space.session() as session:
+        assert session.fetch("FROM graph_parents").num_rows > 1
+    assert stored(place.space) == anew(place.space, life.now.replace(minute=0))
+    assert run == ([5] if of_accounts else [3, 5])
 
 
 def test_changed_definition_in_slices(life: Days, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from random import Random
 
 import pytest
@@ -45,10 +46,10 @@ CARTS = "trait('carts').exists()"
 class Days:
     """A space that lives from hour to hour, without the sample unless it is asked for."""
 
-    def __init__(self, place: Place, random: Random) -> None:
+    def __init__(self, place: Place, random: Random, queries: Mapping[str, str] = QUERIES) -> None:
         self.place, self.random, self.now = place, random, NOW - 20 * DAY
         self.number = self.runs = 0
-        place.define(QUERIES)
+        place.define(queries)
 
     def messages(self, count: int) -> list[dict]:
         return [self._message() for _ in range(count)]
