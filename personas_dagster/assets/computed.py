@@ -12,7 +12,7 @@ from personas_dagster.assets import metadata as show
 from personas_dagster.assets.keys import Names, declared_at, owners
 from personas_dagster.errors import PersonasError
 from personas_dagster.freshness import freshness
-from personas_dagster.query import Definition, check
+from personas_dagster.query import Definition, check, order
 from personas_dagster.resources import SpaceResource
 from personas_dagster.resources.event_batches import together
 from personas_dagster.spaces import Space
@@ -239,42 +239,43 @@ def _results(
     computed: Computed,
     stale: Mapping[str, str],
 ) -> Iterator[dg.MaterializeResult[Any]]:
-    """A materialisation where something changed, and none where nothing did."""
+    """A materialisation where something changed, and none where nothing did.
+
+    Those that others read come first, level by level: Dagster looks up what each was made from.
+    """
     as_of = dg.MetadataValue.timestamp(this.as_of)
-
-    def why(key: str) -> dict[str, str]:
-        return {"stale": stale[key]} if key in stale else {}
-
-    for key, changed in computed.traits_changed.items():
-        if changed:
-            yield dg.MaterializeResult(
-                asset_key=names.trait(key),
-                metadata={
-                    "as_of": as_of,
-                    "dagster/row_count": computed.traits_held.get(key, 0),
-                    "profiles_changed": changed,
-                    "profiles_computed": "all" if computed.touched is None else computed.touched,
-                    "distribution": show.table(computed.distributions.get(key, ())),
-                    "plot": drawing.distribution(
-                        computed.distributions.get(key, ()), title="profiles by value"
-                    ),
-                    **why(key),
-                },
-            )
     moved = {k: m for k, m in computed.movements.items() if m.entered or m.exited}
     sizes = refresh.sizes(space, moved)
-    for key, movement in moved.items():
-        yield dg.MaterializeResult(
-            asset_key=names.audience(key),
-            metadata={
-                "as_of": as_of,
-                "dagster/row_count": movement.size,
-                "entered": movement.entered,
-                "exited": movement.exited,
-                "over_time": drawing.over_time(sizes[key], title="members by refresh"),
-                **why(key),
-            },
-        )
+
+    def trait(key: str) -> dict[str, Any]:
+        values = computed.distributions.get(key, ())
+        return {
+            "dagster/row_count": computed.traits_held.get(key, 0),
+            "profiles_changed": computed.traits_changed[key],
+            "profiles_computed": "all" if computed.touched is None else computed.touched,
+            "distribution": show.table(values),
+            "plot": drawing.distribution(values, title="profiles by value"),
+        }
+
+    def audience(key: str) -> dict[str, Any]:
+        return {
+            "dagster/row_count": moved[key].size,
+            "entered": moved[key].entered,
+            "exited": moved[key].exited,
+            "over_time": drawing.over_time(sizes[key], title="members by refresh"),
+        }
+
+    for level in order(space.definitions):
+        for key in (one.key for one in level):
+            why = {"stale": stale[key]} if key in stale else {}
+            if computed.traits_changed.get(key):
+                yield dg.MaterializeResult(
+                    asset_key=names.trait(key), metadata={"as_of": as_of, **trait(key), **why}
+                )
+            if key in moved:
+                yield dg.MaterializeResult(
+                    asset_key=names.audience(key), metadata={"as_of": as_of, **audience(key), **why}
+                )
     if moved:
         members = {key: m.size for key, m in sorted(computed.movements.items())}
         yield dg.MaterializeResult(

@@ -141,15 +141,19 @@ def _once(ask: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _fetched_at_once(provenance: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """What an asset was made from, with the records of all its inputs asked for at once."""
+    """What an asset was made from, with the records of all its inputs asked for at once: and
+    with them of all that the step has made so far, from which others may be made."""
 
     @wraps(provenance)
     def fetched(asset_key: dg.AssetKey, step: Any) -> Any:
         cache = step._data_version_cache
+        made: list[dg.AssetKey] = step.__dict__.setdefault("_personas_made", [])
         inputs = step.job_def.asset_layer.get(asset_key).parent_keys
-        missing = [key for key in inputs if key not in cache.input_asset_version_info]
-        if missing:
-            cache._fetch_input_asset_version_info(missing)
+        known = cache.input_asset_version_info
+        if any(key not in known for key in inputs):
+            asked = [key for key in dict.fromkeys([*inputs, *made]) if key not in known]
+            cache._fetch_input_asset_version_info(asked)
+        made.append(asset_key)
         return provenance(asset_key, step)
 
     return fetched

@@ -124,6 +124,43 @@ def test_what_was_made_from_what_is_asked_at_once(
     assert event.tags[get_input_event_pointer_tag(PARTS[-1])] == "NULL"
 
 
+MIDDLE = {key: dg.AssetKey(f"of_{key.path[-1]}") for key in PARTS}
+
+
+@dg.multi_asset(
+    specs=[
+        *map(dg.AssetSpec, PARTS),
+        *(dg.AssetSpec(made_of, deps=[key]) for key, made_of in MIDDLE.items()),
+        dg.AssetSpec(WHOLE, deps=[*PARTS, *MIDDLE.values()]),
+    ]
+)
+def made_in_levels(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult[Any]]:
+    with event_batches.together(context.instance):
+        for key in [*PARTS, *MIDDLE.values(), WHOLE]:
+            yield dg.MaterializeResult(asset_key=key)
+
+
+def test_what_a_level_is_made_from_is_asked_at_once(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(instance, made_in_levels)
+    asked: list[set[dg.AssetKey]] = []
+    get = dg.DagsterInstance.get_asset_records
+
+    def counted(self: dg.DagsterInstance, keys: Sequence[dg.AssetKey] = ()) -> Any:
+        asked.append(set(keys))
+        return get(self, keys)
+
+    monkeypatch.setattr(dg.DagsterInstance, "get_asset_records", counted)
+    run(instance, made_in_levels)
+    assert [keys for keys in asked if keys] == [set(PARTS), set(MIDDLE.values())]
+    for key, made_of in [*MIDDLE.items(), *((key, WHOLE) for key in PARTS)]:
+        event = newest(instance, made_of).asset_materialization
+        assert event is not None and event.tags is not None
+        pointer = event.tags[get_input_event_pointer_tag(key)]
+        assert pointer == str(newest(instance, key).storage_id)
+
+
 def test_schema_that_lacks_something_is_asked_again(instance: dg.DagsterInstance) -> None:
     log: Any = instance.event_log_storage
     assert not log.has_secondary_index("something new")
