@@ -6,6 +6,7 @@ them. What does not: how any of them works (`lake/`, `engines/`, `state/`).
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias
@@ -14,6 +15,8 @@ import pyarrow as pa
 from sqlglot import exp
 
 Data: TypeAlias = pa.Table | pa.RecordBatchReader
+Days: TypeAlias = tuple[dt.date, dt.date]
+"""The first and the last one."""
 
 
 class Indexed(Protocol):
@@ -68,10 +71,13 @@ class Lake(Protocol):
         Snapshots of earlier versions cannot be read any more.
         """
 
-    def files(self, name: str, *, after_load: int | None = None) -> list[str]:
+    def files(
+        self, name: str, *, after_load: int | None = None, days: Days | None = None
+    ) -> list[str]:
         """The data files of the table as it stands (empty when it was never written).
 
-        With `after_load`, those that may hold rows of later loads, without opening any.
+        With `after_load`, those that may hold rows of later loads, without opening any; with
+        `days`, those that may hold messages received then.
         """
 
     def compact(self, name: str, *, above: int) -> int:
@@ -111,10 +117,18 @@ class Lake(Protocol):
 class Session(Protocol):
     """A connection of an engine: SQL over views, nothing kept when it closes."""
 
-    def view(self, name: str, table: str | None = None, *, after_load: int | None = None) -> None:
+    def view(
+        self,
+        name: str,
+        table: str | None = None,
+        *,
+        after_load: int | None = None,
+        days: Days | None = None,
+    ) -> None:
         """Make the lake's `table` (default: the same name) readable as `name`.
 
-        With `after_load`, rows of that load and of earlier ones may be missing.
+        With `after_load`, rows of that load and of earlier ones may be missing; with `days`, those
+        of messages received on others. A view opens all its files.
         """
 
     def indexed(

@@ -92,7 +92,7 @@ def held(space: Space, first: dt.date, last: dt.date, *, after: int = 0) -> dict
     """The rows of each partition between two days; only those that loads after one wrote to."""
     query = _BY_HOUR if space.settings.partitions.by == "hour" else _BY_DAY
     with space.engine.session(space.lake) as session:
-        session.view("raw_events")
+        session.view("raw_events", days=(first, last))
         found = session.fetch(query, [first, last, after]).to_pylist()
     return {row["part"]: row["messages"] for row in found}
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from personas_dagster.engines.spill import spill_folder
-from personas_dagster.interfaces import Data, Indexed, Lake
+from personas_dagster.interfaces import Data, Days, Indexed, Lake
 from personas_dagster.lake.tables import INSTANT, TABLES, Table
 from personas_dagster.query.typed import MARK, PREFIX, mark
 
@@ -85,10 +85,17 @@ class DuckDBSession:
         self._lake = lake
         self._indexed: dict[str, Indexed] = {}
 
-    def view(self, name: str, table: str | None = None, *, after_load: int | None = None) -> None:
+    def view(
+        self,
+        name: str,
+        table: str | None = None,
+        *,
+        after_load: int | None = None,
+        days: Days | None = None,
+    ) -> None:
         table = table or name
         self._indexed.pop(table, None)
-        self._view_of(name, table, self._lake.files(table, after_load=after_load))
+        self._view_of(name, table, self._lake.files(table, after_load=after_load, days=days))
 
     def _view_of(self, name: str, table: str, files: Sequence[str]) -> None:
         spec = TABLES[table]

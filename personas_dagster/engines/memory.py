@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from personas_dagster.engines.duckdb import DuckDBEngine, DuckDBSession
 from personas_dagster.errors import LakeUnavailable
-from personas_dagster.interfaces import Data
+from personas_dagster.interfaces import Data, Days
 from personas_dagster.lake.indexes import Indexed
 from personas_dagster.lake.tables import TABLES
 
@@ -47,7 +47,9 @@ class MemoryLake:
     def table(self, name: str) -> pa.Table:
         return self.tables.get(name, TABLES[name].schema.empty_table())
 
-    def files(self, name: str, *, after_load: int | None = None) -> list[str]:
+    def files(
+        self, name: str, *, after_load: int | None = None, days: Days | None = None
+    ) -> list[str]:
         return []
 
     def compact(self, name: str, *, above: int) -> int:
@@ -77,7 +79,14 @@ class _MemorySession(DuckDBSession):
         super().__init__(base.connection, lake)
         self._tables = lake
 
-    def view(self, name: str, table: str | None = None, *, after_load: int | None = None) -> None:
+    def view(
+        self,
+        name: str,
+        table: str | None = None,
+        *,
+        after_load: int | None = None,
+        days: Days | None = None,
+    ) -> None:
         self.register(name, self._tables.table(table or name))
 
     def unindexed(self, name: str, table: str) -> None:

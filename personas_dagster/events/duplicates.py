@@ -78,10 +78,10 @@ def find(
     reach = session.fetch(_REACH).to_pylist()[0]
     if reach["first"] is None:
         return _DROPPED.empty_table()
-    session.view("raw_events")
-    days = dt.timedelta(days=max(windows.values())) + _EDGE
-    parameters = [_moved(reach["first"], -days), _moved(reach["last"], days)]
-    known = session.fetch(_KNOWN, parameters)
+    width = dt.timedelta(days=max(windows.values())) + _EDGE
+    days = _moved(reach["first"], -width), _moved(reach["last"], width)
+    session.view("raw_events", days=days)
+    known = session.fetch(_KNOWN, days)
     session.register("known", known)
     rows = session.fetch(_REPEATED)
     kept = keep_first(*(rows[name].to_numpy() for name in ("message", "received", "width")))

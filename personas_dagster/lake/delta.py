@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from deltalake.transaction import AddAction
 from pyarrow.fs import PyFileSystem, copy_files
 
 from personas_dagster.errors import LakeUnavailable
-from personas_dagster.interfaces import Data
+from personas_dagster.interfaces import Data, Days
 from personas_dagster.lake import indexes
 from personas_dagster.lake.tables import TABLES, Table
 
@@ -23,6 +23,7 @@ from personas_dagster.lake.tables import TABLES, Table
 _COMPACTED_BYTES = 32_000_000
 _KEPT_HOURS = 24 * 7  # files that went stay as long as a reader could need them
 _WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=122_880)
+_DAY = "partition.received_date"
 _LOG_KEPT = "delta.logRetentionDuration"
 
 
@@ -164,12 +165,19 @@ class DeltaLake:
             raise _unavailable(name, self.root, error) from error
         self._sweep_indexes(name)
 
-    def files(self, name: str, *, after_load: int | None = None) -> list[str]:
+    def files(
+        self, name: str, *, after_load: int | None = None, days: Days | None = None
+    ) -> list[str]:
         table = self._open(name)
         if table is None:
             return []
         found = [_local(uri) for uri in table.file_uris()]
-        return found if after_load is None else _after(found, table, after_load)
+        if after_load is not None:
+            found = _without(found, table, "max.load_id", lambda last: last <= after_load)
+        if days is not None:
+            first, last = days
+            found = _without(found, table, _DAY, lambda day: not first <= day <= last)
+        return found
 
     def compact(self, name: str, *, above: int) -> int:
         table = None if self._is_pinned(name) else self._open(name)
@@ -309,15 +317,17 @@ def _as_added(file: Mapping[str, Any]) -> AddAction:
     return AddAction(file["path"], file["size_bytes"], {}, file["modification_time"], True, stats)
 
 
-def _after(files: list[str], table: DeltaTable, load_id: int) -> list[str]:
-    """Those of the files in which the log does not rule out a later load."""
+def _without(
+    files: list[str], table: DeltaTable, fact: str, rules_out: Callable[[Any], bool]
+) -> list[str]:
+    """The files less those that a fact of the log rules out; one without it is left in."""
     actions = pa.table(table.get_add_actions(flatten=True))
-    if "max.load_id" not in actions.column_names:
+    if fact not in actions.column_names:
         return files
-    last = zip(*(actions.column(name).to_pylist() for name in ("path", "max.load_id")), strict=True)
-    old = {path for path, at in last if at is not None and at <= load_id}
+    known = zip(*(actions.column(name).to_pylist() for name in ("path", fact)), strict=True)
+    out = {path for path, value in known if value is not None and rules_out(value)}
     root = _local(table.table_uri).rstrip("/") + "/"
-    return [file for file in files if file.removeprefix(root) not in old]
+    return [file for file in files if file.removeprefix(root) not in out]
 
 
 def _local(uri: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from personas_dagster.errors import LakeUnavailable
-from personas_dagster.interfaces import Data, Indexed, Lake
+from personas_dagster.interfaces import Data, Days, Indexed, Lake
 
 
 class Overlay:
@@ -39,9 +39,11 @@ class Overlay:
     def forget(self, name: str) -> None:
         self._writable(name).forget(name)
 
-    def files(self, name: str, *, after_load: int | None = None) -> list[str]:
+    def files(
+        self, name: str, *, after_load: int | None = None, days: Days | None = None
+    ) -> list[str]:
         lake = self._over if name in self._names else self._base
-        return lake.files(name, after_load=after_load)
+        return lake.files(name, after_load=after_load, days=days)
 
     def compact(self, name: str, *, above: int) -> int:
         return self._writable(name).compact(name, above=above)

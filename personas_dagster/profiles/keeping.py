@@ -223,7 +223,7 @@ def _fill(
         views.prepare(session)
         prepare_values(session, defined=published.computed)
         rows.prepare_values(session, audiences=published.audiences)
-        rows.prepare_messages(session, rules=rules)
+        rows.prepare_messages(session)
         _profiles_with_last(session)
         counts = {
             name: writer.copy(name, session.stream(query))
@@ -240,7 +240,8 @@ def _fill(
             writer.copy("traits", _traits(session, published, some))
             for some in slices.conditions(values, most=_HELD)
         )
-        events = rows.events(session, since=_since(published.as_of), after_load=0)
+        since = _since(published.as_of)
+        events = rows.events(session, rules=rules, since=since, after_load=0)
         counts["events"] = writer.copy("events", events)
         writer.hold(_held(session, published))
     return Kept("filled", why, counts["profiles"], counts)
@@ -294,9 +295,9 @@ def _change(
     try:
         with engine.session(lake.at(published.versions)) as session, store.change() as writer:
             views.prepare(session)
-            rows.prepare_messages(session, rules=rules, after_load=held.event_load)
+            rows.prepare_messages(session, after_load=held.event_load)
             with Behind(writer) as behind:
-                counts = _write(session, behind, held, published)
+                counts = _write(session, behind, held, published, rules)
                 now, graph = _held(session, published), session.fetch(_COUNTS).to_pylist()[0]
             writer.hold(now)
             there = writer.one(tables.COUNTS)
@@ -332,15 +333,23 @@ def _find_touched(session: Session, held: Held, published: Published) -> None:
     session.run(_FAMILY)
 
 
-def _write(session: Session, behind: Behind, held: Held, published: Published) -> Mapping[str, int]:
+def _write(
+    session: Session, behind: Behind, held: Held, published: Published, rules: IdentityRules
+) -> Mapping[str, int]:
     """Change the store's tables; returns the rows that were new, by table."""
     counts: Counter[str] = Counter()
     since = _since(published.as_of)
 
+    def new_rows(table: str) -> Iterator[pa.RecordBatchReader]:
+        if table == "new_events":
+            yield rows.events(session, rules=rules, since=since, after_load=held.event_load)
+        else:
+            yield from _new_rows(session, table, held, published)
+
     def take(step: tables.Step) -> None:
         staged, statements = step
         for table in staged:
-            for rows_of in _new_rows(session, table, held, published, since):
+            for rows_of in new_rows(table):
                 counts[table.removeprefix("new_")] += behind.copy(table, rows_of)
         for statement in statements:
             behind.run(statement)
@@ -365,16 +374,14 @@ def _prepare_touched(session: Session, held: Held, published: Published) -> None
 
 
 def _new_rows(
-    session: Session, table: str, held: Held, published: Published, since: dt.datetime
+    session: Session, table: str, held: Held, published: Published
 ) -> Iterator[pa.RecordBatchReader]:
-    """What of the snapshot belongs into a staged table."""
+    """What of the snapshot belongs into a staged table of profiles."""
     new = "(SELECT p.* FROM graph_profiles p SEMI JOIN renamed USING (profile_id))"
     of_merged = "SEMI JOIN merged ON merged.profile_id = parent_id"
     if table == "new_traits":
         yield _traits(session, published, "true")
         yield session.stream(rows.CHANGED_TRAITS, [held.refresh_id])
-    elif table == "new_events":
-        yield rows.events(session, since=since, after_load=held.event_load)
     else:
         yield session.stream(
             {

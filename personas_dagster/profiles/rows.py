@@ -141,14 +141,10 @@ def prepare_values(
     session.run(_SHOWN_VALUES.format(changes=changes))
 
 
-def prepare_messages(session: Session, *, rules: IdentityRules, after_load: int = 0) -> None:
+def prepare_messages(session: Session, *, after_load: int = 0) -> None:
     """Make the relations of messages, on top of `views`: those of loads after `after_load`."""
     session.view("events")
     session.run(_MESSAGES.format(after=int(after_load)))
-    session.view("raw_events")
-    prepare_extraction(session)
-    read = ", ".join(f"{text} AS {name}" for name, text in combinations(rules).items())
-    session.run(_EVENTS_OF.format(columns=read))
 
 
 # Identifiers as the message names them; limits and blocked values are the graph's business.
@@ -190,8 +186,15 @@ ORDER BY 1, 2, 3
 """
 
 
-def events(session: Session, *, since: dt.datetime, after_load: int) -> pa.RecordBatchReader:
+def events(
+    session: Session, *, rules: IdentityRules, since: dt.datetime, after_load: int
+) -> pa.RecordBatchReader:
     """Events of profiles since an instant, of loads after one."""
     session.run(_RECENT, [since, after_load])
     dates = session.fetch(_RECENT_DATES).to_pylist()[0]
-    return session.stream(_EVENTS, [dates["first"], dates["last"]])
+    days = dates["first"] or since.date(), dates["last"] or since.date()
+    session.view("raw_events", days=days)
+    prepare_extraction(session)
+    read = ", ".join(f"{text} AS {name}" for name, text in combinations(rules).items())
+    session.run(_EVENTS_OF.format(columns=read))
+    return session.stream(_EVENTS, days)

@@ -162,6 +162,23 @@ def test_files_of_later_loads(lake: DeltaLake) -> None:
     assert len(lake.files("raw_events", after_load=4)) <= 2
 
 
+def test_files_of_some_days(lake: DeltaLake) -> None:
+    days = [dt.date(2026, 1, day) for day in (1, 2, 3, 4)]
+    for load in (1, 2):
+        columns = {"load_id": pa.array([load] * 4, pa.int64()), "received_date": pa.array(days)}
+        lake.append("raw_events", pa.table(columns))
+    assert len(lake.files("raw_events", days=(days[1], days[2]))) == 4
+    assert len(lake.files("raw_events", after_load=1, days=(days[1], days[2]))) == 2
+    with DuckDBEngine(threads=1).session(lake) as session:
+        session.view("raw_events", days=(days[3], dt.date(2026, 2, 1)))
+        found = session.fetch("SELECT received_date, load_id FROM raw_events ORDER BY 2")
+        assert found.to_pylist() == [{"received_date": days[3], "load_id": n} for n in (1, 2)]
+        session.view("raw_events", days=(dt.date(2025, 1, 1), dt.date(2025, 2, 1)))
+        assert session.fetch("SELECT * FROM raw_events").num_rows == 0
+    lake.append("merges", pa.table({"child_id": ["x"]}))
+    assert len(lake.files("merges", days=(days[0], days[0]))) == 1  # not kept by day
+
+
 def test_missing_columns_are_null(lake: DeltaLake) -> None:
     lake.append("merges", pa.table({"child_id": ["x"], "unknown": [1], "load_id": ["7"]}))
     (row,) = rows(lake, "merges")
