@@ -192,13 +192,15 @@ class _SqliteWriter:
         self._connection = connection
 
     def copy(self, table: str, rows: pa.RecordBatchReader) -> int:
-        count = 0
+        count, marks = 0, ", ".join("?" * len(rows.schema))
+        statement = f"INSERT OR IGNORE INTO {table} VALUES ({marks})"
+        if table in tables.TAKEN:  # rows that were staged would be written twice
+            target, conflict = tables.TAKEN[table]
+            columns = tables.staged_columns(table)
+            statement = f"INSERT INTO {target} ({columns}) VALUES ({marks}) {conflict}"
         for batch in rows:
-            marks = ", ".join("?" * batch.num_columns)
-            self._connection.executemany(
-                f"INSERT OR IGNORE INTO {table} VALUES ({marks})",
-                zip(*(column.to_pylist() for column in batch.columns), strict=True),
-            )
+            columns_of = (column.to_pylist() for column in batch.columns)
+            self._connection.executemany(statement, zip(*columns_of, strict=True))
             count += batch.num_rows
         return count
 

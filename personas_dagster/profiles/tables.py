@@ -47,16 +47,39 @@ STAGED: Mapping[str, str] = {
     "new_events": "profile_id TEXT, at BIGINT, message_id TEXT, event TEXT, body TEXT",
 }
 
+TAKEN: Mapping[str, tuple[str, str]] = {
+    "new_events": ("events", "ON CONFLICT DO NOTHING"),
+    "new_identifiers": (
+        "identifiers",
+        "ON CONFLICT (type, value, collection) DO UPDATE SET profile_id = excluded.profile_id",
+    ),
+    "new_external_ids": (
+        "external_ids",
+        "ON CONFLICT (profile_id) DO UPDATE SET body = excluded.body",
+    ),
+    "new_traits": ("traits", ""),
+    "new_links": ("links", "ON CONFLICT DO NOTHING"),
+}
+"""Staged tables of which nothing but rows of one table is made: it, and what holds there. A store
+may put such rows into the table itself and stage none."""
+
+
+def staged_columns(staged: str) -> str:
+    return ", ".join(column.split()[0] for column in STAGED[staged].split(", "))
+
+
+def _take(staged: str) -> str:
+    table, conflict = TAKEN[staged]
+    columns = staged_columns(staged)
+    return (
+        f"INSERT INTO {table} ({columns}) SELECT {columns} FROM {staged} WHERE true {conflict}"
+    ).rstrip()
+
+
 Step = tuple[Sequence[str], Sequence[str]]
 """Tables of `STAGED`, and what is run when these and those of earlier steps are filled."""
 
-MESSAGES: Step = (
-    ("new_events",),
-    (
-        "INSERT INTO events SELECT profile_id, at, message_id, event, body FROM new_events "
-        "WHERE true ON CONFLICT DO NOTHING",
-    ),
-)
+MESSAGES: Step = (("new_events",), (_take("new_events"),))
 """The first step of a change: which profiles are touched need not be known for it."""
 
 CHANGE: Sequence[Step] = (
@@ -91,35 +114,11 @@ CHANGE: Sequence[Step] = (
             "ON CONFLICT (child_id) DO UPDATE SET profile_id = excluded.profile_id",
         ),
     ),
-    (
-        ("new_identifiers",),
-        (
-            "INSERT INTO identifiers SELECT type, value, collection, profile_id "
-            "FROM new_identifiers WHERE true ON CONFLICT (type, value, collection) "
-            "DO UPDATE SET profile_id = excluded.profile_id",
-        ),
-    ),
-    (
-        ("new_external_ids",),
-        (
-            "INSERT INTO external_ids SELECT profile_id, body FROM new_external_ids WHERE true "
-            "ON CONFLICT (profile_id) DO UPDATE SET body = excluded.body",
-        ),
-    ),
-    (
-        ("whole", "new_traits"),
-        (
-            "DELETE FROM traits WHERE profile_id IN (SELECT profile_id FROM whole)",
-            "INSERT INTO traits SELECT profile_id, refresh_id, body FROM new_traits",
-        ),
-    ),
-    (
-        ("new_links",),
-        (
-            "INSERT INTO links SELECT profile_id, to_profile_id, to_collection FROM new_links "
-            "WHERE true ON CONFLICT DO NOTHING",
-        ),
-    ),
+    (("new_identifiers",), (_take("new_identifiers"),)),
+    (("new_external_ids",), (_take("new_external_ids"),)),
+    (("whole",), ("DELETE FROM traits WHERE profile_id IN (SELECT profile_id FROM whole)",)),
+    (("new_traits",), (_take("new_traits"),)),
+    (("new_links",), (_take("new_links"),)),
 )
 """The steps after it."""
 PRUNE = "DELETE FROM events WHERE at < :before"
