@@ -308,8 +308,16 @@ def _change(
     return Kept("changed", "", int(there["profiles"]), counts)
 
 
-def _find_touched(session: Session, held: Held, published: Published) -> None:
-    """`merged` and `renamed` profiles, those that are written `whole`, and their `family`."""
+def _find_touched(session: Session, held: Held) -> None:
+    """`merged` and `renamed` profiles, and their identifiers."""
+    for statement in _TOUCHED:
+        session.run(statement, [held.graph_load])
+    for statement in _THEIRS:
+        session.run(statement)
+
+
+def _find_whole(session: Session, held: Held, published: Published) -> None:
+    """The profiles whose values are written `whole`, and their `family`."""
     session.view("audience_changes")
     for table in _LOGS:
         session.view(table)
@@ -319,10 +327,6 @@ def _find_touched(session: Session, held: Held, published: Published) -> None:
     }
     keys = pa.table({"key": pa.array(sorted(other), pa.string())})
     session.register("other_keys", keys)
-    for statement in _TOUCHED:
-        session.run(statement, [held.graph_load])
-    for statement in _THEIRS:
-        session.run(statement)
     session.register(
         "defined",
         pa.table({"key": pa.array([*published.computed, *published.audiences], pa.string())}),
@@ -356,15 +360,18 @@ def _write(
 
     take(tables.MESSAGES)
     behind.run(tables.PRUNE, {"before": int(since.timestamp() * 1_000_000)})
-    _prepare_touched(session, held, published)
-    for step in tables.CHANGE:
+    _find_touched(session, held)
+    for step in tables.GRAPH:
+        take(step)
+    _prepare_values(session, held, published)
+    for step in tables.VALUES:
         take(step)
     return counts
 
 
-def _prepare_touched(session: Session, held: Held, published: Published) -> None:
-    """All that new rows of profiles are made of."""
-    _find_touched(session, held, published)
+def _prepare_values(session: Session, held: Held, published: Published) -> None:
+    """All that new rows of values are made of."""
+    _find_whole(session, held, published)
     prepare_values(session, defined=published.computed, of="family")
     session.run(
         "CREATE OR REPLACE TEMP TABLE family_changes AS "

@@ -82,7 +82,7 @@ Step = tuple[Sequence[str], Sequence[str]]
 MESSAGES: Step = (("new_events",), (_take("new_events"),))
 """The first step of a change: which profiles are touched need not be known for it."""
 
-CHANGE: Sequence[Step] = (
+GRAPH: Sequence[Step] = (
     (
         ("new_profiles", "new_last", "new_parents"),
         (
@@ -116,11 +116,14 @@ CHANGE: Sequence[Step] = (
     ),
     (("new_identifiers",), (_take("new_identifiers"),)),
     (("new_external_ids",), (_take("new_external_ids"),)),
-    (("whole",), ("DELETE FROM traits WHERE profile_id IN (SELECT profile_id FROM whole)",)),
-    (("new_traits",), (_take("new_traits"),)),
     (("new_links",), (_take("new_links"),)),
 )
-"""The steps after it."""
+"""The steps after it: profiles that were touched."""
+VALUES: Sequence[Step] = (
+    (("whole",), ("DELETE FROM traits WHERE profile_id IN (SELECT profile_id FROM whole)",)),
+    (("new_traits",), (_take("new_traits"),)),
+)
+"""The last steps: whose values changed need not be known before."""
 PRUNE = "DELETE FROM events WHERE at < :before"
 COUNTS = (
     "SELECT (SELECT count(*) FROM profiles) AS profiles, "

@@ -156,13 +156,14 @@ def test_died_on_the_way_leaves_the_store_as_it_was(
     refresh.keep_profiles(space)
     before, held = dump(space.profiles), space.profiles.held()
     space = shop.refresh(identify(2, userId="u1", anonymousId="a1"), as_of=day(3))
-    steps = [tables.MESSAGES, *tables.CHANGE]
+    steps = [tables.MESSAGES, *tables.GRAPH, *tables.VALUES]
     places = [(n, at) for n, (_, statements) in enumerate(steps) for at in range(len(statements))]
     for done, at in places:
         first, *others = [broken(one, at) if n == done else one for n, one in enumerate(steps)]
         with monkeypatch.context() as patch:
             patch.setattr(tables, "MESSAGES", first)
-            patch.setattr(tables, "CHANGE", others)
+            patch.setattr(tables, "GRAPH", others[: len(tables.GRAPH)])
+            patch.setattr(tables, "VALUES", others[-len(tables.VALUES) :])
             with pytest.raises(StateUnavailable, match="nowhere"):
                 refresh.keep_profiles(space)
         assert (dump(space.profiles), space.profiles.held()) == (before, held), (done, at)
