@@ -35,10 +35,6 @@ SELECT greatest((SELECT max(load_id) FROM stored_profiles), (SELECT max(load_id)
            AS graph_load,
        (SELECT max(load_id) FROM events) AS event_load
 """
-_COUNTS = """
-SELECT (SELECT count(*) FROM graph_profiles) AS profiles,
-       (SELECT count(*) FROM identifiers) AS identifiers
-"""
 _TOUCHED = (
     # Profiles that others were merged into, with every child that they have by now.
     """
@@ -298,7 +294,11 @@ def _change(
             rows.prepare_messages(session, after_load=held.event_load)
             with Behind(writer) as behind:
                 counts = _write(session, behind, held, published, rules)
-                now, graph = _held(session, published), session.fetch(_COUNTS).to_pylist()[0]
+                now = _held(session, published)
+                graph = {
+                    "profiles": views.profiles(session),
+                    "identifiers": _count(session, "identifiers"),
+                }
             writer.hold(now)
             there = writer.one(tables.COUNTS)
             if dict(there) != graph:

@@ -115,11 +115,6 @@ def both(parents: exp.Select, children: exp.Select) -> exp.Expr:
 
 def over(aggregate: exp.Expr, child: Rows, pairs: int) -> exp.Expr:
     """An aggregate over what follows each row of `both`, with as many keys as there are pairs."""
-    if isinstance(aggregate, exp.Filter) and isinstance(aggregate.this, exp.Count):
-        # A filtered count goes through the whole frame of each row; a count of values does not.
-        counted = aggregate.this.this
-        item = sql.number(1) if isinstance(counted, exp.Star) else counted
-        aggregate = exp.Count(this=sql.case((aggregate.expression.this, item)))
     names = ["profile_id", *(f"k{index}" for index in range(2 * pairs))]
     far = "UNBOUNDED" if child.far is None else sql.number(_micros(child.far))
     frame = exp.WindowSpec(

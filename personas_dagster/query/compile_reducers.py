@@ -1,7 +1,7 @@
 """Pass: reducers to aggregates over the rows of a stream.
 
 What belongs here: which SELECTs reduce rows that were already selected. Reducers that read one
-number or one text per row share one SELECT, with a FILTER each; those that count values (mode,
+number or one text per row share one SELECT, with a condition each; those that count values (mode,
 unique) first group by value; paths with `$` first make a row of each element.
 """
 
@@ -137,14 +137,8 @@ def _grouped(
 
 
 def _count_of(total: exp.Expr) -> exp.Expr:
-    """How many numbers went into a sum: COUNT in place of FSUM, with the same FILTER."""
-    count = total.copy()
-    summed = count.this if isinstance(count, exp.Filter) else count
-    counted = exp.Count(this=summed.expressions[0].copy())
-    if not isinstance(count, exp.Filter):
-        return counted
-    count.set("this", counted)
-    return count
+    """How many numbers went into a sum: COUNT in place of FSUM, of the same."""
+    return exp.Count(this=total.expressions[0].copy())
 
 
 def _finished(
@@ -230,9 +224,8 @@ def _of_nested(
     *nearer, widest = nested
     if widest.partial.reducer == "last":
         latest = f"l_{widest.name}"
-        derived.helpers[latest] = sql.where_only(
-            call("max", stamp), sql.all_of([_taken(widest), there])
-        )
+        there = sql.all_of([_taken(widest), there])
+        derived.helpers[latest] = call("max", sql.only_where(stamp, there))
         for one in nearer:
             begins = sql.instant(_start(one.partial))
             aggregates[one.name] = sql.cast(sql.NULL(), "VARCHAR")
@@ -281,7 +274,7 @@ def _aggregate(
 ) -> exp.Expr:
     reducer, as_type = one.partial.reducer, one.partial.as_type
     if reducer == "count" or value is None:
-        return sql.where_only(sql.count_all(), taken)
+        return sql.count_where(taken)
     if reducer in ("first", "last"):
         function = "arg_min" if reducer == "first" else "arg_max"
         there = sql.all_of([taken, value.exists()])
@@ -289,10 +282,10 @@ def _aggregate(
     if reducer in ("min", "max"):
         item = value.text() if as_type == "string" else value.number()
         assert item is not None
-        return sql.where_only(call(reducer, item), taken)
+        return call(reducer, sql.only_where(item, taken))
     number = value.number()
     assert number is not None
-    return sql.where_only(call("fsum", number), taken)
+    return call("fsum", sql.only_where(number, taken))
 
 
 def _by_values(
@@ -305,9 +298,9 @@ def _by_values(
     filters = [_taken(one) for one in some]
     inner_columns: list[exp.Expr] = [column(key, "s"), sql.named(text, "t")]
     for index, (one, taken) in enumerate(zip(some, filters, strict=True)):
-        inner_columns.append(sql.named(sql.where_only(sql.count_all(), taken), f"c{index}"))
+        inner_columns.append(sql.named(sql.count_where(taken), f"c{index}"))
         if one.partial.reducer != "unique_count":  # counts values without saying which
-            smallest = sql.where_only(call("min", json.copy()), taken.copy())
+            smallest = call("min", sql.only_where(json.copy(), taken.copy()))
             inner_columns.append(sql.named(smallest, f"v{index}"))
     there = sql.all_of([sql.is_not_null(text.copy()), sql.any_of(f.copy() for f in filters)])
     inner = sql.select(
@@ -356,7 +349,7 @@ def _of_values(one: Partial, index: int) -> exp.Expr:
         rank = call("row", exp.Neg(this=count.copy()), text)
         return sql.where_only(call("arg_min", value, rank), enough)
     if one.reducer == "unique_count":
-        return sql.where_only(sql.count_all(), enough)
+        return sql.count_where(enough)
     is_number = sql.compare("<>", call("left", value.copy(), sql.number(1)), sql.text('"'))
     number = sql.case((is_number, sql.try_cast(value.copy(), "DOUBLE")))
     separated = [value, sql.ordered([number, text], this=sql.text(","))]

@@ -1,7 +1,7 @@
 """Pass: normalised streams to statements, one scan per event name and kind of stream.
 
 What belongs here: which rows a stream takes, and the statements that reduce them. Streams that
-are only filters share one scan with a FILTER each; session windows and funnels have their own.
+are only filters share one scan with a condition each; session windows and funnels have their own.
 """
 
 from __future__ import annotations
@@ -41,14 +41,20 @@ from personas_dagster.query.streams import Partial, Rows, of_reduction, reductio
 from personas_dagster.query.tree import Reduction, Trait, walk
 from personas_dagster.query.values import Value
 
+_PARENTS, _CHILDREN = "query_parents", "query_children"
+
 
 @dataclass(frozen=True)
 class Statement:
-    """A table to be made; `events` are the tables of rows that it reads, and what of them."""
+    """A table to be made; `events` are the tables of rows that it reads, and what of them.
+
+    One that is a `part` only serves other statements' making.
+    """
 
     name: str
     query: exp.Select
     events: Mapping[str, Reading] = field(default_factory=dict)
+    part: bool = False
 
 
 @dataclass
@@ -143,7 +149,8 @@ class Streams:
 
     def _add(self, prefix: str, query: exp.Select, read: dict[str, None]) -> str:
         name = f"{prefix}_{len(self.statements) + 1}"
-        self.statements.append(Statement(name, query, dict.fromkeys(read, NOTHING)))
+        part = prefix in (_PARENTS, _CHILDREN)
+        self.statements.append(Statement(name, query, dict.fromkeys(read, NOTHING), part))
         return name
 
     def _rows_of(self, rows: Rows, scope: Scope, read: dict[str, None]) -> exp.Select:
@@ -188,7 +195,7 @@ class Streams:
         parents = self.rows.scan(
             rows.event, scope, [rows], own, used, self.rows.taken(rows, scope, used), numbered
         )
-        table = self._add("query_parents", parents, own)
+        table = self._add(_PARENTS, parents, own)
         values, tables = self._children(rows, scope, table)
         used = {}
         source = self.rows.source(rows, scope, used, children=values)
@@ -230,7 +237,7 @@ class Streams:
                 for index, one in enumerate(some)
                 if one not in framed
             ]
-            places |= self._reduce(names, "parent_id", query, read, "query_children")
+            places |= self._reduce(names, "parent_id", query, read, _CHILDREN)
         tables = {table: None for table, _ in places.values()}
         values = {
             node: value_of(one, column(*reversed(places[one]))) for node, one in wanted.items()
@@ -269,7 +276,7 @@ class Streams:
             unkeyed = reduce(others, columns, "parent_id", partial(_relation, joined))
             union = exp.Union(this=query, expression=unkeyed, distinct=False)
             query = sql.select([sql.everything()], sql.subquery(union, "children"))
-        table = self._add("query_children", query, read)
+        table = self._add(_CHILDREN, query, read)
         return {one.partial: (table, one.name) for one in wanted}
 
     def _child_rows(

@@ -7,7 +7,7 @@ references and conditions are compiled.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -271,6 +271,8 @@ class Planner:
             if readers.get(table, 0) > 1 and not is_held(one, self.layers)
         }
         yield from ((table, select_rows(events[table], self.layers)) for table in sorted(kept))
+        wholes = _wholes(self.streams.statements)
+        parts: dict[str, dict[str, exp.Select]] = {}
         for index, statement in enumerate(self.streams.statements, 1):
             query = statement.query
             inline = {
@@ -278,9 +280,14 @@ class Planner:
                 for table, reading in sorted(statement.events.items())
                 if table not in kept
             }
-            if inline:
-                query.set("with_", _with(inline))
-            yield statement.name, query
+            within = parts.pop(statement.name, {})
+            if inline or within:
+                query.set("with_", _with(inline, within))
+            whole = wholes[statement.name]
+            if whole == statement.name:
+                yield statement.name, query
+            else:
+                parts.setdefault(whole, {})[statement.name] = query
             for depth in (depth for depth, mark in enumerate(marks) if mark == index):
                 yield from ((name, late[name]) for name in late if f"_known_{depth}_" in name)
         yield RESULTS, self._results()
@@ -371,11 +378,31 @@ def _reductions(node: object, scope: Scope) -> Iterator[tuple[Scope, Reduction]]
         yield from _reductions(child, "users" if isinstance(node, Quantified) else scope)
 
 
-def _with(tables: dict[str, exp.Select]) -> exp.With:
+def _wholes(statements: Sequence[Statement]) -> dict[str, str]:
+    """The statement that each one is made in: its own, or the one that all readers of a part are
+    made in. One statement costs less than many, and keeps all threads busy."""
+    readers: dict[str, set[str]] = {one.name: set() for one in statements}
+    found: dict[str, str] = {}
+    for one in reversed(statements):
+        wholes = {found[name] for name in readers[one.name]}
+        found[one.name] = wholes.pop() if one.part and len(wholes) == 1 else one.name
+        for table in one.query.find_all(exp.Table):
+            if table.name in readers:
+                readers[table.name].add(one.name)
+    return found
+
+
+def _with(inline: Mapping[str, exp.Select], parts: Mapping[str, exp.Select]) -> exp.With:
+    """Tables that are made within a statement; `parts`, which may be read twice, once."""
+
+    def made(name: str, query: exp.Select, once: bool | None) -> exp.CTE:
+        alias = exp.TableAlias(this=exp.to_identifier(name))
+        return exp.CTE(this=query, alias=alias, materialized=once)
+
     return exp.With(
         expressions=[
-            exp.CTE(this=query, alias=exp.TableAlias(this=exp.to_identifier(name)))
-            for name, query in tables.items()
+            *(made(name, query, None) for name, query in inline.items()),
+            *(made(name, query, True) for name, query in parts.items()),
         ]
     )
 

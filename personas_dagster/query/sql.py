@@ -174,6 +174,21 @@ def count_all() -> exp.Expr:
     return exp.Count(this=exp.Star())
 
 
+def count_where(condition: exp.Expr) -> exp.Expr:
+    """How many rows a condition holds of."""
+    if isinstance(condition, exp.Boolean) and condition.this:
+        return count_all()
+    return exp.Count(this=only_where(number(1), condition))
+
+
+def only_where(item: exp.Expr, condition: exp.Expr) -> exp.Expr:
+    """The item where a condition holds, else NULL: what aggregates leave out, at less cost than a
+    FILTER has."""
+    if isinstance(condition, exp.Boolean) and condition.this:
+        return item
+    return case((condition, item))
+
+
 def over(
     function: exp.Expr, partition: Sequence[exp.Expr] = (), order: Sequence[exp.Expr] = ()
 ) -> exp.Expr:
