@@ -9,7 +9,7 @@ source_id)`, current values only, and `members(audience, collection, profile_id,
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 import pyarrow as pa
@@ -112,7 +112,12 @@ MOST = 20_000_000  # messages that are evaluated at once
 _SLICED_PROFILES = """
 CREATE OR REPLACE TEMP TABLE profiles AS SELECT * FROM all_profiles WHERE {some}
 """
-_NO_CHILDREN = "ANTI JOIN graph_parents m ON m.child_id = e.profile_id"
+# Messages of profiles that were merged into others: of all, and of a slice.
+_STRAYS, _OWN_STRAYS = "strays_of_", "own_strays_of_"
+_CHILDREN = """
+CREATE OR REPLACE TEMP TABLE children AS SELECT child_id FROM graph_parents WHERE {some}
+"""
+_NO_CHILDREN = "ANTI JOIN children m ON m.child_id = e.profile_id"
 _OF_PARENTS = "JOIN graph_parents m ON m.child_id = e.profile_id"
 
 
@@ -215,48 +220,78 @@ def evaluate_everybody(session: Session, layers: Sequence[Layer], made: Plan) ->
     if messages <= MOST or not can_be_sliced(made):
         evaluate(session, made)
         return
-    limit = partial(_limit, session, layers, bool(session.fetch(_ANY_MERGE).num_rows))
-    limited = ["profiles", *(layer.relation for layer in layers)]
+    merged = bool(session.fetch(_ANY_MERGE).num_rows)
+    read = {layer: _read(session, layer, made) for layer in layers}
     session.run("CREATE OR REPLACE TEMP TABLE all_profiles AS FROM profiles")
+    for layer in layers if merged else ():
+        rows = _rows(layer, root="m.parent_id", joined=_OF_PARENTS)
+        strays = _quoted(_STRAYS + layer.relation)
+        session.run(f"CREATE OR REPLACE TEMP TABLE {strays} AS SELECT {read[layer]} FROM ({rows})")
     try:
-        evaluate_sliced(session, made, slices(messages, most=MOST), limited=limited, limit=limit)
+        evaluate_sliced(
+            session,
+            made,
+            slices(messages, most=MOST),
+            limited=["profiles", *(layer.relation for layer in layers)],
+            limit=partial(_limit, session, read, merged),
+        )
     finally:
-        limit(Slice(None, None))
-        session.run("DROP TABLE all_profiles")
+        _limit_no_more(session, layers)
 
 
-def _limit(session: Session, layers: Sequence[Layer], merged: bool, some: Slice) -> None:
+def _limit_no_more(session: Session, layers: Sequence[Layer]) -> None:
+    """Profiles and messages of all again."""
+    session.run("CREATE OR REPLACE TEMP TABLE profiles AS FROM all_profiles")
+    session.run("DROP TABLE all_profiles")
+    roots = _roots(session, "e", None)
+    for layer in layers:
+        rows = f"{_rows(layer, **roots)} WHERE e.profile_id IS NOT NULL"
+        session.run(f"CREATE OR REPLACE TEMP VIEW {_quoted(layer.relation)} AS {rows}")
+        for strays in (_STRAYS, _OWN_STRAYS):
+            session.run(f"DROP TABLE IF EXISTS {_quoted(strays + layer.relation)}")
+
+
+def _limit(session: Session, read: Mapping[Layer, str], merged: bool, some: Slice) -> None:
     """Profiles and messages of a slice; `merged`: whether any profile has children."""
     session.run(_SLICED_PROFILES.format(some=some.of("profile_id")))
-    for layer in layers:
-        asked = {
-            "table": _quoted(layer.relation.replace("messages", "events")),
-            "typed": "".join(f", e.{_quoted(name)}" for name in sorted(layer.held)),
-        }
-        ids = some.of("e.profile_id")
-        if merged:  # two scans: of ids that lie together, and of those that are the slice's now
-            own = _ROWS.format(root="e.profile_id", joined=_NO_CHILDREN, **asked)
-            others = _ROWS.format(root="m.parent_id", joined=_OF_PARENTS, **asked)
-            rows = f"{own} WHERE {ids} UNION ALL {others} WHERE {some.of('m.parent_id')}"
-        else:
-            rows = f"{_ROWS.format(root='e.profile_id', joined='', **asked)} WHERE {ids}"
+    if merged:
+        session.run(_CHILDREN.format(some=some.of("child_id")))
+    for layer, columns in read.items():
+        rows = _rows(layer, root="e.profile_id", joined=_NO_CHILDREN if merged else "")
+        rows = f"SELECT {columns} FROM ({rows} WHERE {some.of('e.profile_id')})"
+        if merged:  # what was sent as somebody who was merged since may lie anywhere
+            own, strays = (_quoted(of + layer.relation) for of in (_OWN_STRAYS, _STRAYS))
+            session.run(
+                f"CREATE OR REPLACE TEMP TABLE {own} AS "
+                f"SELECT * FROM {strays} WHERE {some.of('profile_id')}"
+            )
+            rows += f" UNION ALL FROM {own}"
         session.run(f"CREATE OR REPLACE TEMP VIEW {_quoted(layer.relation)} AS {rows}")
+
+
+def _rows(layer: Layer, *, root: str, joined: str) -> str:
+    """The messages of a layer, led to their roots."""
+    typed = "".join(f", e.{_quoted(name)}" for name in sorted(layer.held))
+    table = _quoted(layer.relation.replace("messages", "events"))
+    return _ROWS.format(root=root, joined=joined, table=table, typed=typed)
+
+
+def _read(session: Session, layer: Layer, made: Plan) -> str:
+    """The columns of a layer that a plan reads, for a SELECT."""
+    columns = {one.name for _, query in made.statements for one in query.find_all(exp.Column)}
+    there = session.fetch(f"DESCRIBE {_quoted(layer.relation)}").column("column_name")
+    return ", ".join(_quoted(name) for name in there.to_pylist() if name in columns)
 
 
 def gather_messages(session: Session, layers: Sequence[Layer], made: Plan) -> None:
     """What a plan reads of the layers' messages, read once: worth it where they are few."""
-    columns = {one.name for _, query in made.statements for one in query.find_all(exp.Column)}
     for layer in layers:
-        there = session.fetch(f"DESCRIBE {_quoted(layer.relation)}").column("column_name")
-        listed = ", ".join(_quoted(name) for name in there.to_pylist() if name in columns)
-        gathered = _quoted(f"gathered_{layer.relation}")
+        relation, gathered = _quoted(layer.relation), _quoted(f"gathered_{layer.relation}")
         session.run(
             f"CREATE OR REPLACE TEMP TABLE {gathered} AS "
-            f"SELECT {listed} FROM {_quoted(layer.relation)}"
+            f"SELECT {_read(session, layer, made)} FROM {relation}"
         )
-        session.run(
-            f"CREATE OR REPLACE TEMP VIEW {_quoted(layer.relation)} AS SELECT * FROM {gathered}"
-        )
+        session.run(f"CREATE OR REPLACE TEMP VIEW {relation} AS SELECT * FROM {gathered}")
 
 
 def _roots(session: Session, alias: str, of: str | None) -> dict[str, str]:
