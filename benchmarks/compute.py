@@ -43,7 +43,7 @@ from personas_dagster.traits.world import evaluate_everybody, prepare_values, pr
 
 AS_OF = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 PEOPLE_SHARE = 20  # messages a person
-MEMORY = "10GB"
+MEMORY = "14GB"
 MEANINGS = {
     "ours": "one plan for all, over events",
     "by_event": "by hand, a query per event name over sorted rows",
