@@ -8,19 +8,26 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from personas_dagster.errors import PersonasError
 from personas_dagster.identity.guard import Finding, Verdict
 
-_PROGRAM = ("-P", "-m", "personas_dagster.identity.suite")
+# Our path comes after its own: a file in some folder of ours hides no module of Python's.
+_PROGRAM = (
+    "-P",
+    "-c",
+    "import json, sys; sys.path += json.loads(sys.argv[1]); "
+    "from personas_dagster.identity.suite import main; main()",
+)
 _PATIENCE = 600  # seconds
 # What it may see of our environment, which can hold secrets.
 _PASSED = (
     "PATH", "HOME", "TMPDIR", "TEMP", "TMP", "LANG", "LC_ALL", "LC_CTYPE", "TZ",
-    "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "USERPROFILE",
+    "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "USERPROFILE",
 )  # fmt: skip
 
 
@@ -34,20 +41,22 @@ class _Suite:
     @classmethod
     def start(cls) -> _Suite:
         """PersonasError where the system does not start it."""
-        complaints = tempfile.TemporaryFile("w+", errors="replace")
-        kept = {name: os.environ[name] for name in _PASSED if name in os.environ}
-        try:
-            process = subprocess.Popen(
-                [sys.executable, *_PROGRAM],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=complaints,
-                text=True,
-                env={**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            )
-        except OSError as error:
-            complaints.close()
-            raise _not_judged(f"did not start: {error}") from error
+        path = json.dumps([str(Path(one).absolute()) for one in sys.path])
+        with ExitStack() as opened:
+            try:
+                complaints = tempfile.TemporaryFile("w+", errors="replace")
+                opened.enter_context(complaints)
+                process = subprocess.Popen(
+                    [sys.executable or "python3", *_PROGRAM, path],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=complaints,
+                    text=True,
+                    env={name: os.environ[name] for name in _PASSED if name in os.environ},
+                )
+            except OSError as error:
+                raise _not_judged(f"did not start: {error}") from error
+            opened.pop_all()
         return cls(process, complaints)
 
     def ask(self, counts: Mapping[str, int]) -> bool:
@@ -101,9 +110,11 @@ def judge(load_id: int, findings: Sequence[Finding]) -> Verdict:
 
 def _take() -> _Suite | None:
     """The process that was started and still waits; None if there is none."""
-    while _started:
-        suite = _started.pop()
+    while True:
+        try:
+            suite = _started.pop()
+        except IndexError:
+            return None
         if suite.process.poll() is None:
             return suite
         suite.close()
-    return None

@@ -22,7 +22,7 @@ from personas_dagster.profiles.store import Held
 
 _BUSY_SECONDS = 30.0
 _CACHE_KIB = 65_536
-_WRITING_KIB = 1_048_576  # at most; a page that does not fit is written more than once
+_WRITING_KIB = 262_144  # a page that does not fit is written more than once
 _SUFFIXES = ("", "-wal", "-shm")
 
 

@@ -41,7 +41,8 @@ def evaluate_sliced(
     """
     results = dict(plan.statements)[RESULTS].copy()
     once, sliced = _divided(plan, limited)
-    evaluate(session, Plan(tuple(once)), kept=[name for name, _ in once])
+    read = set[str]().union(_read(results), *(_read(query) for _, query in sliced))
+    evaluate(session, Plan(tuple(once)), kept=read)
     placed = sorted(_read(results) & {name for name, _ in sliced})
     for number, some in enumerate(slices):
         limit(some)

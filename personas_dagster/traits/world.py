@@ -241,14 +241,15 @@ def evaluate_everybody(session: Session, layers: Sequence[Layer], made: Plan) ->
 
 def _limit_no_more(session: Session, layers: Sequence[Layer]) -> None:
     """Profiles and messages of all again."""
-    session.run("CREATE OR REPLACE TEMP TABLE profiles AS FROM all_profiles")
-    session.run("DROP TABLE all_profiles")
+    for layer in layers:
+        for strays in (_STRAYS, _OWN_STRAYS):
+            session.run(f"DROP TABLE IF EXISTS {_quoted(strays + layer.relation)}")
+    session.run("DROP TABLE profiles")
+    session.run("ALTER TABLE all_profiles RENAME TO profiles")
     roots = _roots(session, "e", None)
     for layer in layers:
         rows = f"{_rows(layer, **roots)} WHERE e.profile_id IS NOT NULL"
         session.run(f"CREATE OR REPLACE TEMP VIEW {_quoted(layer.relation)} AS {rows}")
-        for strays in (_STRAYS, _OWN_STRAYS):
-            session.run(f"DROP TABLE IF EXISTS {_quoted(strays + layer.relation)}")
 
 
 def _limit(session: Session, read: Mapping[Layer, str], merged: bool, some: Slice) -> None:

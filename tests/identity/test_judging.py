@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -89,11 +92,16 @@ def test_one_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
         judge(1, CLEAN)
 
 
-def test_one_that_gives_no_answer_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_gives_no_answer_is_ended(
+    monkeypatch: pytest.MonkeyPatch, none_waits: list[judging._Suite]
+) -> None:
     program(monkeypatch, "import time; time.sleep(60)")
     monkeypatch.setattr(judging, "_PATIENCE", 0.1)
+    warm()
+    process = none_waits[0].process
     with pytest.raises(PersonasError, match=r"gave no answer in 0\.1 seconds"):
         judge(1, CLEAN)
+    assert process.poll() == -9
 
 
 def test_one_waits_and_another_takes_its_place(
@@ -110,11 +118,32 @@ def test_one_waits_and_another_takes_its_place(
     assert judge(1, CLEAN).passed and not none_waits
 
 
-def test_a_process_that_ends_takes_it_along() -> None:
+def test_a_process_that_ends_takes_it_along(tmp_path: Path) -> None:
     """Also one that ends at once, as commands do."""
+    ended = tmp_path / "ended"
+    waits = f"import sys; sys.stdin.read(); open({str(ended)!r}, 'w').close()"
     text = (
-        "import os, personas_dagster.identity.judging as j; j._PROGRAM = ('-c', "
-        "'import sys; sys.stdin.read(); print(1, file=sys.stderr)'); j.warm(); os._exit(0)"
+        "import os, personas_dagster.identity.judging as j; "
+        f"j._PROGRAM = ('-c', {waits!r}); j.warm(); os._exit(0)"
     )
-    done = subprocess.run([sys.executable, "-c", text], timeout=60, check=False)
-    assert done.returncode == 0
+    subprocess.run([sys.executable, "-c", text], timeout=60, check=True)
+    until = time.monotonic() + 30
+    while not ended.exists():
+        assert time.monotonic() < until, "it waits on, with nobody to ask"
+        time.sleep(0.05)
+
+
+def test_no_folder_for_what_it_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    warm()
+    with pytest.raises(PersonasError, match="did not start: .*No such file"):
+        judge(1, CLEAN)
+
+
+@pytest.mark.slow
+def test_our_files_hide_no_modules_of_python(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "queue.py").write_text("raise RuntimeError('not the queue')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert judge(1, CLEAN).passed
