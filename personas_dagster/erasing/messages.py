@@ -39,6 +39,7 @@ SELECT * FROM rejected_events
 WHERE received_date BETWEEN $1 AND $2
   AND NOT (regexp_matches(raw, $3) OR regexp_matches(coalesce(detail, ''), $3))
 """
+_WRITER = "deletion"
 _REJECTED_LINES = "SELECT file_id, line FROM staged WHERE is_rejected AND regexp_matches(raw, $1)"
 
 
@@ -68,6 +69,7 @@ def remove(space: Space, person: Person, suppressed: Suppressed) -> dict[str, in
 
 def _remove_from_landing(space: Space, person: Person, mine: Suppressed, file_ids: set[int]) -> int:
     """Lines that were stored, and those that were duplicates or rejected."""
+    staging.clear(space.landing, _WRITER)  # also where there is nothing more to stage
     query = sa.select(landing_files.c.file_id, landing_files.c.counts)
     for row in space.state.rows(query):
         counts = row["counts"] or {}
@@ -93,7 +95,7 @@ def _lines(
     settings: dict[int, EventSettings],
 ) -> pa.Table:
     with (
-        staging.folder(space.landing, "deletion") as folder,
+        staging.folder(space.landing, _WRITER) as folder,
         space.engine.session(space.lake) as session,
     ):
         staged = folder / "staged.parquet"

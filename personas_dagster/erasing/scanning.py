@@ -28,7 +28,7 @@ def scan(roots: Sequence[Path], person: Person) -> list[Path]:
     found = []
     for path in files(roots):
         if path.suffix == ".parquet":
-            hit = _in_parquet(path, person.pattern)
+            hit = _in_parquet(path, person.pattern, bare)
         elif path.suffix == ".gz":
             hit = _in_stream(path, words, packed=True)
         else:
@@ -49,9 +49,14 @@ def files(roots: Sequence[Path]) -> Iterator[Path]:
     yield from sorted(seen)
 
 
-def _in_parquet(path: Path, pattern: str) -> bool:
+def _in_parquet(path: Path, pattern: str, bare: re.Pattern[bytes]) -> bool:
     with duckdb.connect() as connection:
-        relation = connection.read_parquet(str(path), hive_partitioning=False)
+        try:
+            relation = connection.read_parquet(str(path), hive_partitioning=False)
+        except (
+            duckdb.Error
+        ):  # whoever wrote it was killed, or it is gone: its bytes are what it has
+            return _in_stream(path, bare)
         if not relation.columns:
             return False
         texts = [

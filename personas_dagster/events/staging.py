@@ -37,12 +37,17 @@ _FEW_VALUES = ["source_id", "type", "event", "reason", "detail"]
 def folder(landing: Landing, name: str) -> Iterator[Path]:
     """An empty folder for staged rows, gone at the end (or, after a kill, at the next start)."""
     path = landing.staging / name
-    shutil.rmtree(path, ignore_errors=True)
+    clear(landing, name)
     path.mkdir(parents=True)
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        clear(landing, name)
+
+
+def clear(landing: Landing, name: str) -> None:
+    """Remove what one that was killed left in its folder."""
+    shutil.rmtree(landing.staging / name, ignore_errors=True)
 
 
 def stage(

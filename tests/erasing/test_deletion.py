@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from personas_dagster import deliver, intake, refresh
 from personas_dagster.digests import digests
-from personas_dagster.erasing import flow, records
+from personas_dagster.erasing import flow, messages, records
 from personas_dagster.erasing.person import Person
 from personas_dagster.errors import NotFound
 from personas_dagster.lake import indexes
@@ -26,6 +26,7 @@ from personas_dagster.simulators import simulator
 from personas_dagster.simulators.serving import Served
 from personas_dagster.spaces import Space
 from personas_dagster.state.schema import deletions, suppressions
+from personas_dagster.suppressing import suppressed
 from tests.place import NOW, Place
 
 ANN = ("users", "email", "ann.secret@example.com")
@@ -226,6 +227,18 @@ def test_a_deletion_that_was_killed_is_finished_by_the_next(
     assert left(space, person) == [] and not flow.is_open(space, ANN)
 
 
+def test_what_a_killed_deletion_staged_goes(place: Place) -> None:
+    """Also when no message of theirs is left to be staged."""
+    space = place.refresh(*ANNS)
+    _, person = erase(space)
+    staged = space.landing.staging / "deletion" / "staged.parquet"
+    staged.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"raw": [ANN[2]]}), staged)
+    assert str(staged) in left(space, person)
+    messages.remove(space, person, suppressed(space.state))
+    assert str(staged) not in left(space, person)
+
+
 def test_the_receipt_and_what_is_kept_name_nobody(place: Place) -> None:
     space = place.refresh(*ANNS, *OTHERS)
     receipt, person = erase(space)
@@ -280,8 +293,10 @@ def test_the_scan_finds_what_is_packed(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [f"a {ANN[2].upper()} b"]}), tmp_path / "rows.parquet")
     (tmp_path / "state.db").write_bytes(b"\x00\x01email" + ANN[2].encode() + b"zzz")
     (tmp_path / "other.json").write_text('{"n": 7, "userId": "77"}')
+    (tmp_path / "begun.parquet").write_bytes(b"PAR1")
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1" + ANN[2].encode())
     assert [path.name for path in scan_of(tmp_path)] == [
-        "packed.jsonl.gz", "rows.parquet", "state.db"
+        "cut.parquet", "packed.jsonl.gz", "rows.parquet", "state.db"
     ]  # fmt: skip
 
 
