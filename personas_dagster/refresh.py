@@ -23,7 +23,8 @@ from personas_dagster.identity.judging import warm
 from personas_dagster.identity.propose import Proposal
 from personas_dagster.interfaces import Lake, Session
 from personas_dagster.lake.tables import TABLES
-from personas_dagster.profiles.keeping import Kept, Published, bring_up
+from personas_dagster.profiles.keeping import Kept, bring_up
+from personas_dagster.profiles.store import Published
 from personas_dagster.query import Definition, typed_columns
 from personas_dagster.spaces import Space
 from personas_dagster.state.registry import created, register

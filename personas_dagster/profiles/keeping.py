@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -21,107 +21,24 @@ from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Engine, Lake, Session
 from personas_dagster.profiles import rows, tables
 from personas_dagster.profiles.behind import Behind
-from personas_dagster.profiles.store import Held, ProfileStore
+from personas_dagster.profiles.store import Held, ProfileStore, Published
+from personas_dagster.profiles.touched import LOGS, find_touched, find_whole
 from personas_dagster.traits import slices
 from personas_dagster.traits.world import prepare_values
 
 EVENT_DAYS = 14
 _HELD = 25_000_000  # values that are put together at once
 _GRAPH = ("profiles", "identifiers", "merges", "account_links")
-_LOGS = ("custom_traits", "computed_traits", "sql_traits")
 _LOADS = """
 SELECT greatest((SELECT max(load_id) FROM stored_profiles), (SELECT max(load_id) FROM identifiers),
                 (SELECT max(load_id) FROM merges), (SELECT max(load_id) FROM stored_links))
            AS graph_load,
        (SELECT max(load_id) FROM events) AS event_load
 """
-_TOUCHED = (
-    # Profiles that others were merged into, with every child that they have by now.
-    """
-    CREATE OR REPLACE TEMP TABLE merged AS
-    SELECT DISTINCT p.parent_id AS profile_id
-    FROM merges m JOIN graph_parents p ON p.child_id = m.child_id WHERE m.load_id > $1
-    """,
-    """
-    CREATE OR REPLACE TEMP TABLE renamed AS
-    SELECT profile_id FROM merged
-    UNION
-    SELECT coalesce(p.parent_id, i.profile_id)
-    FROM identifiers i LEFT JOIN graph_parents p ON p.child_id = i.profile_id
-    WHERE i.load_id > $1
-    UNION
-    SELECT profile_id FROM graph_profiles WHERE load_id > $1
-    """,
-)
-# Their identifiers, read once: under the profile that each was stored for, and under its root.
-_THEIRS = (
-    """
-    CREATE OR REPLACE TEMP TABLE stored_theirs AS
-    SELECT i.*, r.root_id FROM identifiers i JOIN (
-        SELECT profile_id, profile_id AS root_id FROM renamed
-        UNION ALL
-        SELECT child_id, parent_id FROM graph_parents
-        SEMI JOIN renamed ON renamed.profile_id = parent_id
-    ) r USING (profile_id)
-    """,
-    """
-    CREATE OR REPLACE TEMP VIEW theirs AS
-    SELECT * EXCLUDE (profile_id, root_id), root_id AS profile_id FROM stored_theirs
-    """,
-)
 # Those that the store does not have under that profile.
 _NEW_THEIRS = (
     "(FROM theirs WHERE load_id > {after} OR profile_id IN (SELECT profile_id FROM merged))"
 )
-# Keys of custom traits that were said, and are those of definitions that are gone: what is shown
-# under them is not in the new rows alone.
-_GONE = """
-CREATE OR REPLACE TEMP TABLE gone AS
-SELECT key FROM (SELECT DISTINCT key FROM custom_traits WHERE refresh_id > $1) SEMI JOIN (
-    SELECT key FROM computed_traits
-    UNION ALL
-    SELECT audience FROM audience_changes
-) USING (key) ANTI JOIN defined USING (key)
-"""
-# Whose traits are written whole. All others' changes are written beside what is there, until
-# one in so many of them is written whole as well.
-_FOLDED = 24
-_WHOLE = f"""
-CREATE OR REPLACE TEMP TABLE whole AS
-SELECT profile_id FROM merged
-UNION
-SELECT coalesce(p.parent_id, t.profile_id)
-FROM (
-    SELECT profile_id FROM custom_traits SEMI JOIN gone USING (key) WHERE refresh_id > $1
-    UNION ALL
-    SELECT profile_id FROM computed_traits ANTI JOIN defined USING (key) WHERE refresh_id > $1
-    UNION ALL
-    SELECT profile_id FROM audience_changes
-    WHERE refresh_id > $1 AND audience NOT IN (FROM defined)
-    UNION ALL
-    SELECT profile_id FROM computed_traits
-    WHERE refresh_id > $1 AND hash(profile_id, $2::BIGINT) % {_FOLDED} = 0
-    UNION ALL
-    SELECT profile_id FROM custom_traits
-    WHERE refresh_id > $1 AND hash(profile_id, $2::BIGINT) % {_FOLDED} = 0
-    {{others}}
-) t LEFT JOIN graph_parents p ON p.child_id = t.profile_id
-"""
-# Of keys that were defined since, or are no more: everybody's.
-_OTHERS = """
-    UNION ALL
-    SELECT profile_id FROM custom_traits SEMI JOIN other_keys USING (key)
-    UNION ALL
-    SELECT profile_id FROM computed_traits SEMI JOIN other_keys USING (key)
-    UNION ALL
-    SELECT profile_id FROM audience_changes SEMI JOIN other_keys ON key = audience
-"""
-_FAMILY = """
-CREATE OR REPLACE TEMP TABLE family AS
-SELECT profile_id FROM whole
-UNION
-SELECT child_id FROM graph_parents SEMI JOIN whole ON whole.profile_id = parent_id
-"""
 _LINKED = """
 WHERE user_profile_id IN (SELECT profile_id FROM merged)
    OR account_profile_id IN (SELECT profile_id FROM merged)
@@ -133,17 +50,6 @@ WHERE user_profile_id IN (SELECT profile_id FROM merged)
        LEFT JOIN graph_parents a ON a.child_id = l.account_profile_id
        WHERE l.load_id > {after})
 """
-
-
-@dataclass(frozen=True)
-class Published:
-    """A finished refresh, and the keys that were defined at its time."""
-
-    refresh_id: int
-    as_of: dt.datetime
-    versions: Mapping[str, int]
-    computed: tuple[str, ...]
-    audiences: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -231,7 +137,7 @@ def _fill(
                 "links": rows.LINKS.format(where=""),
             }.items()
         }
-        values = sum(_count(session, table) for table in (*_LOGS, "audience_memberships"))
+        values = sum(_count(session, table) for table in (*LOGS, "audience_memberships"))
         counts["traits"] = sum(
             writer.copy("traits", _traits(session, published, some))
             for some in slices.conditions(values, most=_HELD)
@@ -308,35 +214,6 @@ def _change(
     return Kept("changed", "", int(there["profiles"]), counts)
 
 
-def _find_touched(session: Session, held: Held) -> None:
-    """`merged` and `renamed` profiles, and their identifiers."""
-    for statement in _TOUCHED:
-        session.run(statement, [held.graph_load])
-    for statement in _THEIRS:
-        session.run(statement)
-
-
-def _find_whole(session: Session, held: Held, published: Published) -> None:
-    """The profiles whose values are written `whole`, and their `family`."""
-    session.view("audience_changes")
-    for table in _LOGS:
-        session.view(table)
-    other: Collection[str] = {
-        *(set(held.computed) ^ set(published.computed)),
-        *(set(held.audiences) ^ set(published.audiences)),
-    }
-    keys = pa.table({"key": pa.array(sorted(other), pa.string())})
-    session.register("other_keys", keys)
-    session.register(
-        "defined",
-        pa.table({"key": pa.array([*published.computed, *published.audiences], pa.string())}),
-    )
-    session.run(_GONE, [held.refresh_id])
-    whole = _WHOLE.format(others=_OTHERS if other else "")
-    session.run(whole, [held.refresh_id, published.refresh_id])
-    session.run(_FAMILY)
-
-
 def _write(
     session: Session, behind: Behind, held: Held, published: Published, rules: IdentityRules
 ) -> Mapping[str, int]:
@@ -360,7 +237,7 @@ def _write(
 
     take(tables.MESSAGES)
     behind.run(tables.PRUNE, {"before": int(since.timestamp() * 1_000_000)})
-    _find_touched(session, held)
+    find_touched(session, held)
     for step in tables.GRAPH:
         take(step)
     _prepare_values(session, held, published)
@@ -371,7 +248,7 @@ def _write(
 
 def _prepare_values(session: Session, held: Held, published: Published) -> None:
     """All that new rows of values are made of."""
-    _find_whole(session, held, published)
+    find_whole(session, held, published)
     prepare_values(session, defined=published.computed, of="family")
     session.run(
         "CREATE OR REPLACE TEMP TABLE family_changes AS "

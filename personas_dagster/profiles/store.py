@@ -18,6 +18,17 @@ import sqlalchemy as sa
 
 
 @dataclass(frozen=True)
+class Published:
+    """A finished refresh, and the keys that were defined at its time."""
+
+    refresh_id: int
+    as_of: dt.datetime
+    versions: Mapping[str, int]
+    computed: tuple[str, ...]
+    audiences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Held:
     """What a store was made of. Kept inside it, written with the rows it tells about."""
 

@@ -7,7 +7,7 @@ references and conditions are compiled.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -23,6 +23,7 @@ from personas_dagster.query.compile_references import References
 from personas_dagster.query.compile_rows import EventRows
 from personas_dagster.query.compile_streams import Statement, Streams
 from personas_dagster.query.definition import Definition
+from personas_dagster.query.parts import tables_within, wholes
 from personas_dagster.query.references import Scope, known, ordered, resolve, scoped_traits
 from personas_dagster.query.sql import column
 from personas_dagster.query.streams import Bounds, Partial, of_reduction, seen
@@ -271,7 +272,7 @@ class Planner:
             if readers.get(table, 0) > 1 and not is_held(one, self.layers)
         }
         yield from ((table, select_rows(events[table], self.layers)) for table in sorted(kept))
-        wholes = _wholes(self.streams.statements)
+        made_in = wholes(self.streams.statements)
         parts: dict[str, dict[str, exp.Select]] = {}
         for index, statement in enumerate(self.streams.statements, 1):
             query = statement.query
@@ -282,8 +283,8 @@ class Planner:
             }
             within = parts.pop(statement.name, {})
             if inline or within:
-                query.set("with_", _with(inline, within))
-            whole = wholes[statement.name]
+                query.set("with_", tables_within(inline, within))
+            whole = made_in[statement.name]
             if whole == statement.name:
                 yield statement.name, query
             else:
@@ -376,35 +377,6 @@ def _reductions(node: object, scope: Scope) -> Iterator[tuple[Scope, Reduction]]
         return
     for child in children(node):
         yield from _reductions(child, "users" if isinstance(node, Quantified) else scope)
-
-
-def _wholes(statements: Sequence[Statement]) -> dict[str, str]:
-    """The statement that each one is made in: its own, or the one that all readers of a part are
-    made in. One statement costs less than many, and keeps all threads busy."""
-    readers: dict[str, set[str]] = {one.name: set() for one in statements}
-    found: dict[str, str] = {}
-    for one in reversed(statements):
-        wholes = {found[name] for name in readers[one.name]}
-        found[one.name] = wholes.pop() if one.part and len(wholes) == 1 else one.name
-        for table in one.query.find_all(exp.Table):
-            if table.name in readers:
-                readers[table.name].add(one.name)
-    return found
-
-
-def _with(inline: Mapping[str, exp.Select], parts: Mapping[str, exp.Select]) -> exp.With:
-    """Tables that are made within a statement; `parts`, which may be read twice, once."""
-
-    def made(name: str, query: exp.Select, once: bool | None) -> exp.CTE:
-        alias = exp.TableAlias(this=exp.to_identifier(name))
-        return exp.CTE(this=query, alias=alias, materialized=once)
-
-    return exp.With(
-        expressions=[
-            *(made(name, query, None) for name, query in inline.items()),
-            *(made(name, query, True) for name, query in parts.items()),
-        ]
-    )
 
 
 def _no_results() -> exp.Select:

@@ -16,7 +16,7 @@ from personas_dagster.errors import StateUnavailable
 from personas_dagster.profiles import keeping, tables
 from personas_dagster.profiles.behind import Behind
 from personas_dagster.profiles.sqlite import SqliteStore
-from personas_dagster.profiles.store import ProfileStore
+from personas_dagster.profiles.store import ProfileStore, Published
 from personas_dagster.spaces import Space
 from tests.place import Place
 from tests.profiles.conftest import dump
@@ -45,7 +45,7 @@ def again(place: Place, space: Space, folder: Path) -> dict[str, list[tuple[obje
     fresh = SqliteStore(folder)
     last = space.last_refresh()
     assert last is not None
-    published = keeping.Published(
+    published = Published(
         last["refresh_id"],
         last["as_of"],
         last["versions"],
