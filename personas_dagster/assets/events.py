@@ -14,9 +14,9 @@ from personas_dagster.spaces import Space
 
 GROUP = "events"
 
-_ALL = "SELECT count(*) FROM events"
+_ALL = "SELECT count(*) AS n, max(load_id) AS last FROM events"
 _BY_EVENT = """
-SELECT coalesce(event, type) AS event, count(*) AS n FROM events
+SELECT coalesce(event, type) AS event, count(*) AS n FROM events WHERE load_id = $1
 GROUP BY ALL ORDER BY n DESC, event LIMIT 12
 """
 
@@ -126,8 +126,9 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
         tended = upkeep.tend(held, now=space.now())
         with held.engine.session(held.lake) as session:
             session.view("events")
+            held_now = session.fetch(_ALL).to_pylist()[0]
             metadata = {
-                "dagster/row_count": session.fetch(_ALL).column(0)[0].as_py(),
+                "dagster/row_count": held_now["n"],
                 "new_messages": written,
                 "size": show.size(held.lake.bytes("events")),
                 "months_compacted": len(tended.compacted),
@@ -135,8 +136,9 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
                 "old_files_deleted": tended.swept,
             }
             if written:
-                named = {row["event"]: row["n"] for row in session.fetch(_BY_EVENT).to_pylist()}
-                metadata["by_event"] = drawing.bars(named, title="messages by event")
+                new = session.fetch(_BY_EVENT, [held_now["last"]]).to_pylist()
+                named = {row["event"]: row["n"] for row in new}
+                metadata["by_event"] = drawing.bars(named, title="new messages by event")
         return dg.MaterializeResult(metadata=metadata)
 
     return [landing, raw_events, dg.AssetsDefinition(specs=[rejected_events]), events]
