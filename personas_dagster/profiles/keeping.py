@@ -14,12 +14,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from personas_dagster.errors import LakeUnavailable
 from personas_dagster.identity import views
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Engine, Lake, Session
-from personas_dagster.profiles import rows, tables
+from personas_dagster.profiles import reading, rows, tables
 from personas_dagster.profiles.behind import Behind
 from personas_dagster.profiles.store import Held, ProfileStore, Published
 from personas_dagster.profiles.touched import LOGS, find_touched, find_whole
@@ -35,10 +36,6 @@ SELECT greatest((SELECT max(load_id) FROM stored_profiles), (SELECT max(load_id)
            AS graph_load,
        (SELECT max(load_id) FROM events) AS event_load
 """
-# Those that the store does not have under that profile.
-_NEW_THEIRS = (
-    "(FROM theirs WHERE load_id > {after} OR profile_id IN (SELECT profile_id FROM merged))"
-)
 _LINKED = """
 WHERE user_profile_id IN (SELECT profile_id FROM merged)
    OR account_profile_id IN (SELECT profile_id FROM merged)
@@ -126,20 +123,18 @@ def _fill(
         prepare_values(session, defined=published.computed)
         rows.prepare_values(session, audiences=published.audiences)
         rows.prepare_messages(session)
-        _profiles_with_last(session)
         counts = {
             name: writer.copy(name, session.stream(query))
             for name, query in {
-                "profiles": "SELECT * FROM whole_profiles ORDER BY profile_id",
-                "external_ids": rows.EXTERNAL_IDS.format(identifiers="graph_identifiers"),
-                "identifiers": rows.IDENTIFIERS.format(identifiers="graph_identifiers"),
+                "profiles": rows.whole_profiles(),
+                "identifiers": rows.IDENTIFIERS.format(identifiers="identifiers"),
                 "parents": rows.PARENTS.format(of=""),
                 "links": rows.LINKS.format(where=""),
             }.items()
         }
         values = sum(_count(session, table) for table in (*LOGS, "audience_memberships"))
         counts["traits"] = sum(
-            writer.copy("traits", _traits(session, published, some))
+            writer.copy("traits", session.stream(rows.TRAITS.format(some=some)))
             for some in slices.conditions(values, most=_HELD)
         )
         since = _since(published.as_of)
@@ -149,21 +144,8 @@ def _fill(
     return Kept("filled", why, counts["profiles"], counts)
 
 
-def _traits(session: Session, published: Published, some: str) -> pa.RecordBatchReader:
-    return session.stream(rows.TRAITS.format(some=some), [published.refresh_id])
-
-
 def _count(session: Session, table: str) -> int:
     return int(session.fetch(f"SELECT count(*) FROM {table}").column(0)[0].as_py())
-
-
-def _profiles_with_last(session: Session) -> None:
-    session.run(
-        "CREATE OR REPLACE TEMP VIEW whole_profiles AS "
-        "SELECT p.*, l.updated_at, l.last_message_id, l.last_source_id "
-        f"FROM ({rows.PROFILES.format(profiles='graph_profiles', identifiers='identifiers')}) p "
-        f"LEFT JOIN ({rows.LAST}) l USING (profile_id)"
-    )
 
 
 def _held(session: Session, published: Published) -> Held:
@@ -199,23 +181,28 @@ def _change(
             views.prepare(session)
             rows.prepare_messages(session, after_load=held.event_load)
             with Behind(writer) as behind:
-                counts = _write(session, behind, held, published, rules)
+                counts = _write(session, behind, store, held, published, rules)
                 now = _held(session, published)
                 graph = {
                     "profiles": views.profiles(session),
                     "identifiers": _count(session, "identifiers"),
                 }
             writer.hold(now)
-            there = writer.one(tables.COUNTS)
-            if dict(there) != graph:
+            there = writer.counts()
+            if there != graph:
                 raise _Differs
     except _Differs:
         return None
-    return Kept("changed", "", int(there["profiles"]), counts)
+    return Kept("changed", "", there["profiles"], counts)
 
 
 def _write(
-    session: Session, behind: Behind, held: Held, published: Published, rules: IdentityRules
+    session: Session,
+    behind: Behind,
+    store: ProfileStore,
+    held: Held,
+    published: Published,
+    rules: IdentityRules,
 ) -> Mapping[str, int]:
     """Change the store's tables; returns the rows that were new, by table."""
     counts: Counter[str] = Counter()
@@ -225,7 +212,7 @@ def _write(
         if table == "new_events":
             yield rows.events(session, rules=rules, since=since, after_load=held.event_load)
         else:
-            yield from _new_rows(session, table, held, published)
+            yield from _new_rows(session, store, table, held)
 
     def take(step: tables.Step) -> None:
         staged, statements = step
@@ -249,6 +236,8 @@ def _write(
 def _prepare_values(session: Session, held: Held, published: Published) -> None:
     """All that new rows of values are made of."""
     find_whole(session, held, published)
+    if not _count(session, "whole"):
+        return
     prepare_values(session, defined=published.computed, of="family")
     session.run(
         "CREATE OR REPLACE TEMP TABLE family_changes AS "
@@ -258,25 +247,44 @@ def _prepare_values(session: Session, held: Held, published: Published) -> None:
 
 
 def _new_rows(
-    session: Session, table: str, held: Held, published: Published
+    session: Session, store: ProfileStore, table: str, held: Held
 ) -> Iterator[pa.RecordBatchReader]:
     """What of the snapshot belongs into a staged table of profiles."""
-    new = "(SELECT p.* FROM graph_profiles p SEMI JOIN renamed USING (profile_id))"
     of_merged = "SEMI JOIN merged ON merged.profile_id = parent_id"
     if table == "new_traits":
-        yield _traits(session, published, "true")
-        yield session.stream(rows.CHANGED_TRAITS, [held.refresh_id])
+        if _count(session, "whole"):
+            yield session.stream(rows.TRAITS.format(some="true"))
+        yield _folded(session, store)
     else:
         yield session.stream(
             {
-                "new_profiles": rows.PROFILES.format(profiles=new, identifiers="stored_theirs"),
-                "new_last": rows.LAST,
+                "new_profiles": rows.new_profiles(after_load=held.graph_load),
                 "new_parents": rows.PARENTS.format(of=of_merged),
-                "new_identifiers": rows.IDENTIFIERS.format(
-                    identifiers=_NEW_THEIRS.format(after=held.graph_load)
-                ),
-                "new_external_ids": rows.EXTERNAL_IDS.format(identifiers="theirs"),
-                "whole": "SELECT profile_id FROM whole",
+                "new_identifiers": rows.IDENTIFIERS.format(identifiers="new_identifiers"),
+                "whole": "SELECT profile_id FROM whole UNION ALL SELECT profile_id FROM folded",
                 "new_links": rows.LINKS.format(where=_LINKED.format(after=held.graph_load)),
+                "new_trait_changes": "SELECT * FROM changed_traits ANTI JOIN folded "
+                "USING (profile_id) ORDER BY profile_id, refresh_id",
             }[table]
         )
+
+
+def _folded(session: Session, store: ProfileStore) -> pa.RecordBatchReader:
+    """Whole rows of traits of the profiles in `folded`, of what the store has and what changed.
+
+    A loop in Python: a 24th of the profiles that changed, and what readers see is what is written.
+    """
+    new = session.fetch(
+        "SELECT * FROM changed_traits SEMI JOIN folded USING (profile_id) "
+        "ORDER BY profile_id, refresh_id"
+    )
+    ids = pc.unique(new.column("profile_id")).to_pylist()
+    bodies = reading.trait_bodies(store, ids)
+    for profile_id, _, body in zip(*new.to_pydict().values(), strict=True):
+        bodies[profile_id].append(body)
+    whole = {
+        "profile_id": ids,
+        "body": [reading.folded(bodies[profile_id]) for profile_id in ids],
+    }
+    table = pa.table(whole, pa.schema([("profile_id", pa.string()), ("body", pa.string())]))
+    return table.filter(pc.field("body") != "[]").to_reader()

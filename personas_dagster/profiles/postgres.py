@@ -158,10 +158,10 @@ class _Writer:
     def run(self, statement: str, parameters: Mapping[str, Any] | None = None) -> None:
         self._connection.execute(_marked(statement), parameters or {})
 
-    def one(self, query: str) -> Mapping[str, Any]:
-        cursor = self._connection.execute(query.encode())
-        names = [column.name for column in cursor.description or ()]
-        return dict(zip(names, cursor.fetchone() or (), strict=True))
+    def counts(self) -> Mapping[str, int]:
+        each = ", ".join(f"(SELECT count(*) FROM {table})" for table in tables.COUNTED)
+        row = self._connection.execute(f"SELECT {each}".encode()).fetchone() or ()
+        return dict(zip(tables.COUNTED, row, strict=True))
 
     def held(self) -> Held | None:
         row = self._connection.execute("SELECT facts FROM held").fetchone()

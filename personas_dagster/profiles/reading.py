@@ -17,8 +17,9 @@ from personas_dagster.profiles.rows import CLASSES
 from personas_dagster.profiles.store import ProfileStore
 
 _BY_IDENTIFIER = (
-    "SELECT profile_id FROM identifiers "
-    "WHERE type = :type AND value = :value AND collection = :collection"
+    "SELECT coalesce(c.profile_id, i.profile_id) AS profile_id "
+    "FROM identifiers i LEFT JOIN parents c ON c.child_id = i.profile_id "
+    "WHERE i.type = :type AND i.value = :value AND i.collection = :collection"
 )
 _BY_ID = (
     "SELECT profile_id FROM profiles WHERE profile_id = :value AND collection = :collection "
@@ -26,18 +27,31 @@ _BY_ID = (
     "WHERE c.child_id = :value AND p.collection = :collection"
 )
 _AS_OF = "(SELECT facts FROM held) AS facts"
-_ONE = f"SELECT w.profile_id, {_AS_OF}, t.body FROM ({{who}}) w "
-_TRAITS = _ONE + "LEFT JOIN traits t ON t.profile_id = w.profile_id ORDER BY t.refresh_id"
-_EXTERNAL_IDS = _ONE + "LEFT JOIN external_ids t ON t.profile_id = w.profile_id"
+_TRAITS = (
+    f"SELECT w.profile_id, {_AS_OF}, t.body, 0 AS refresh_id "
+    "FROM ({who}) w LEFT JOIN traits t ON t.profile_id = w.profile_id "
+    f"UNION ALL SELECT w.profile_id, {_AS_OF}, t.body, t.refresh_id "
+    "FROM ({who}) w JOIN trait_changes t ON t.profile_id = w.profile_id ORDER BY refresh_id"
+)
+_TRAITS_OF = (
+    "SELECT profile_id, body, 0 AS refresh_id FROM traits WHERE profile_id IN ({listed}) "
+    "UNION ALL SELECT profile_id, body, refresh_id FROM trait_changes "
+    "WHERE profile_id IN ({listed}) ORDER BY refresh_id"
+)
+_EXTERNAL_IDS = (
+    f"SELECT w.profile_id, {_AS_OF}, p.external_ids "
+    "FROM ({who}) w JOIN profiles p ON p.profile_id = w.profile_id"
+)
 _METADATA = (
     f"SELECT w.profile_id, {_AS_OF}, p.created_at, p.updated_at, p.first_message_id, "
     "p.first_source_id, p.last_message_id, p.last_source_id "
     "FROM ({who}) w JOIN profiles p ON p.profile_id = w.profile_id"
 )
 _LINKS = (
-    f"SELECT w.profile_id, {_AS_OF}, l.to_profile_id, l.to_collection, t.body FROM ({{who}}) w "
+    f"SELECT w.profile_id, {_AS_OF}, l.to_profile_id, l.to_collection, t.external_ids "
+    "FROM ({who}) w "
     "LEFT JOIN links l ON l.profile_id = w.profile_id AND l.to_profile_id > :after "
-    "LEFT JOIN external_ids t ON t.profile_id = l.to_profile_id "
+    "LEFT JOIN profiles t ON t.profile_id = l.to_profile_id "
     "ORDER BY l.to_profile_id LIMIT :limit"
 )
 _EVENTS = (
@@ -47,6 +61,7 @@ _EVENTS = (
     "LIMIT :limit"
 )
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_ASKED = 500  # profiles in one query: databases limit its parameters
 _END = 9_000_000_000_000_000_000
 
 
@@ -153,7 +168,7 @@ class EventsWanted:
 def traits(store: ProfileStore, wanted: Wanted) -> tuple[Found, list[Trait]] | None:
     """Every trait, by key and class; None when there is no such profile."""
     found = _find(store, wanted, _TRAITS)
-    return None if found is None else (found, added_up(body for (body,) in found.rows))
+    return None if found is None else (found, added_up(body for body, _ in found.rows))
 
 
 def added_up(bodies: Iterable[str | None]) -> list[Trait]:
@@ -164,10 +179,32 @@ def added_up(bodies: Iterable[str | None]) -> list[Trait]:
     return [one for _, one in sorted(values.items()) if bytes(one.value) != b"null"]
 
 
+def folded(bodies: Iterable[str]) -> str:
+    """The body that says what these say together."""
+    return msgspec.json.encode(added_up(bodies)).decode()
+
+
+def trait_bodies(store: ProfileStore, profile_ids: Sequence[str]) -> dict[str, list[str]]:
+    """The rows of traits of each of these profiles, the oldest first."""
+    found: dict[str, list[str]] = {one: [] for one in profile_ids}
+    for start in range(0, len(profile_ids), _ASKED):
+        some = profile_ids[start : start + _ASKED]
+        marks = {f"id{number}": one for number, one in enumerate(some)}
+        listed = ", ".join(f":{mark}" for mark in marks)
+        for profile_id, body, _ in store.rows(_TRAITS_OF.format(listed=listed), marks):
+            found[profile_id].append(body)
+    return found
+
+
 def external_ids(store: ProfileStore, wanted: Wanted) -> tuple[Found, list[ExternalId]] | None:
     """Every identifier, the oldest first."""
     found = _find(store, wanted, _EXTERNAL_IDS)
-    return None if found is None else (found, _ID_LIST.decode(found.rows[0][0] or "[]"))
+    return None if found is None else (found, _oldest_first(found.rows[0][0]))
+
+
+def _oldest_first(body: str | None) -> list[ExternalId]:
+    found: list[ExternalId] = _ID_LIST.decode(body or "[]")
+    return sorted(found, key=lambda one: (one.created, one.type, one.id))
 
 
 def metadata(store: ProfileStore, wanted: Wanted) -> tuple[Found, dict[str, Any]] | None:
@@ -194,7 +231,7 @@ def links(
     found = _find(store, wanted, _LINKS, limit=limit, after=after)
     if found is None:
         return None
-    return found, [(to, kind, _ID_LIST.decode(body or "[]")) for to, kind, body in found.rows if to]
+    return found, [(to, kind, _oldest_first(body)) for to, kind, body in found.rows if to]
 
 
 def events(

@@ -4,7 +4,7 @@ What belongs here: SQL over the graph's relations, `trait_values` and `members`.
 through Python. Bodies are JSON arrays, instants in them whole microseconds since 1970:
 traits `[[key, class, value, source_id, updated_at], ...]` (`CLASSES`; where only what changed
 stands, null is the value of those that were removed),
-external IDs `[[type, id, source_id, created_at, first_message_id], ...]` by time,
+external IDs `[[type, id, source_id, created_at, first_message_id], ...]`,
 an event `[type, source_id, [[collection, type, id], ...], properties, context]`.
 """
 
@@ -46,11 +46,12 @@ _BODY = """
     ',') || ']' AS body
 """
 TRAITS = f"""
-SELECT profile_id, $1::BIGINT AS refresh_id, {_BODY}
+SELECT profile_id, {_BODY}
 FROM shown_values WHERE {{some}} GROUP BY profile_id ORDER BY profile_id
 """
 # Of profiles that nothing was merged into, and keys that are defined: the logs say what is shown.
 CHANGED_TRAITS = f"""
+CREATE OR REPLACE TEMP TABLE changed_traits AS
 SELECT profile_id, refresh_id, {_BODY}
 FROM (
     SELECT profile_id, refresh_id, key, 3 AS class, value, source_id, updated_at
@@ -65,46 +66,55 @@ FROM (
     SELECT profile_id, refresh_id, audience, 0, (change = 'entered')::VARCHAR, NULL, "at"
     FROM audience_changes WHERE refresh_id > $1
 ) ANTI JOIN family USING (profile_id)
-GROUP BY profile_id, refresh_id ORDER BY profile_id
+GROUP BY profile_id, refresh_id
 """
-PROFILES = """
-SELECT p.profile_id, p.collection, epoch_us(p.created_at) AS created_at, p.first_message_id,
-       s.source_id AS first_source_id
-FROM {profiles} p LEFT JOIN (
+# A row for each profile that is made, has new identifiers or new messages, to be added to what is
+# there. What is new of identifiers holds the first one of each new profile.
+_PROFILES = """
+SELECT profile_id, coalesce(p.collection, i.collection, l.collection) AS collection,
+       epoch_us(p.created_at) AS created_at, p.first_message_id, s.source_id AS first_source_id,
+       l.updated_at, l.last_message_id, l.last_source_id,
+       coalesce(i.external_ids, '[]') AS external_ids
+FROM {profiles} p
+{kind} JOIN ({external_ids}) i USING (profile_id)
+{kind} JOIN ({last}) l USING (profile_id)
+LEFT JOIN (
     SELECT profile_id, first_message_id, min(source_id) AS source_id FROM {identifiers}
     WHERE source_id IS NOT NULL GROUP BY ALL
-) s ON s.profile_id = p.profile_id AND s.first_message_id = p.first_message_id
+) s USING (profile_id, first_message_id)
+ORDER BY profile_id
 """
-LAST = """
-SELECT profile_id, epoch_us(newest.received_at) AS updated_at,
+_LAST = """
+SELECT profile_id, collection, epoch_us(newest.received_at) AS updated_at,
        newest.message_id AS last_message_id, newest.source_id AS last_source_id
 FROM (
-    SELECT profile_id, max({'received_at': received_at, 'message_id': message_id,
-                            'source_id': source_id}) AS newest
-    FROM profile_messages GROUP BY profile_id
+    SELECT profile_id, collection,
+           max({'received_at': received_at, 'message_id': message_id,
+                'source_id': source_id}) AS newest
+    FROM profile_messages GROUP BY ALL
 )
+"""
+_EXTERNAL_IDS = """
+SELECT profile_id, collection, '[' || string_agg(
+    '[' || to_json(type)::VARCHAR || ',' || to_json(value)::VARCHAR
+    || ',' || coalesce(to_json(source_id)::VARCHAR, 'null') || ',' || epoch_us(first_seen_at)
+    || ',' || coalesce(to_json(first_message_id)::VARCHAR, 'null') || ']',
+    ',') || ']' AS external_ids
+FROM {identifiers} GROUP BY ALL
 """
 _MESSAGES = """
 CREATE OR REPLACE TEMP VIEW profile_messages AS
-SELECT coalesce(p.parent_id, e.profile_id) AS profile_id, e.received_at, e.message_id, e.source_id
+SELECT coalesce(p.parent_id, e.profile_id) AS profile_id, 'users' AS collection, e.received_at,
+       e.message_id, e.source_id
 FROM events e LEFT JOIN graph_parents p ON p.child_id = e.profile_id
 WHERE e.profile_id IS NOT NULL AND e.load_id > {after}
 UNION ALL
-SELECT coalesce(p.parent_id, e.account_id), e.received_at, e.message_id, e.source_id
+SELECT coalesce(p.parent_id, e.account_id), 'accounts', e.received_at, e.message_id, e.source_id
 FROM events e LEFT JOIN graph_parents p ON p.child_id = e.account_id
 WHERE e.account_id IS NOT NULL AND e.load_id > {after}
 """
 IDENTIFIERS = """
-SELECT i.type, i.value, i.collection, i.profile_id
-FROM {identifiers} i ORDER BY i.type, i.value, i.collection
-"""
-EXTERNAL_IDS = """
-SELECT profile_id, '[' || string_agg(
-    '[' || to_json(type)::VARCHAR || ',' || to_json(value)::VARCHAR
-    || ',' || coalesce(to_json(source_id)::VARCHAR, 'null') || ',' || epoch_us(first_seen_at)
-    || ',' || coalesce(to_json(first_message_id)::VARCHAR, 'null') || ']',
-    ',' ORDER BY first_seen_at, type, value) || ']' AS body
-FROM {identifiers} GROUP BY profile_id ORDER BY profile_id
+SELECT type, value, collection, profile_id FROM {identifiers} ORDER BY type, value, collection
 """
 LINKS = """
 SELECT user_profile_id AS profile_id, account_profile_id AS to_profile_id,
@@ -139,6 +149,30 @@ def prepare_values(
     keys = pa.table({"key": pa.array(sorted(audiences), pa.string())})
     session.register("defined_audiences", keys)
     session.run(_SHOWN_VALUES.format(changes=changes))
+
+
+def whole_profiles() -> str:
+    """A row of each profile."""
+    external_ids = _EXTERNAL_IDS.format(identifiers="graph_identifiers")
+    return _PROFILES.format(
+        kind="LEFT",
+        profiles="graph_profiles",
+        identifiers="identifiers",
+        external_ids=external_ids,
+        last=_LAST,
+    )
+
+
+def new_profiles(*, after_load: int) -> str:
+    """What is to be added to the rows of profiles, on top of `touched.find_touched`."""
+    rooted = "(SELECT * REPLACE (root_id AS profile_id) FROM new_identifiers)"
+    return _PROFILES.format(
+        kind="FULL",
+        profiles=f"(FROM graph_profiles WHERE load_id > {int(after_load)})",
+        identifiers="new_identifiers",
+        external_ids=_EXTERNAL_IDS.format(identifiers=rooted),
+        last=_LAST,
+    )
 
 
 def prepare_messages(session: Session, *, after_load: int = 0) -> None:

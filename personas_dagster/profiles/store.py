@@ -62,8 +62,8 @@ class Writer(Protocol):
     def run(self, statement: str, parameters: Mapping[str, Any] | None = None) -> None:
         """One statement of `tables`."""
 
-    def one(self, query: str) -> Mapping[str, Any]:
-        """The one row of a query of `tables`."""
+    def counts(self) -> Mapping[str, int]:
+        """How many rows the tables `tables.COUNTED` have."""
 
     def held(self) -> Held | None:
         """What the store holds, as this change sees it."""

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-FORMAT = 2
+FORMAT = 3
 """Raised when the tables or bodies change: a store of another format is made again."""
 
 TABLES: Mapping[str, str] = {
     "profiles": "profile_id TEXT NOT NULL PRIMARY KEY, collection TEXT NOT NULL, "
     "created_at BIGINT, first_message_id TEXT, first_source_id TEXT, "
-    "updated_at BIGINT, last_message_id TEXT, last_source_id TEXT",
-    # A profile's first row is whole; each later one says what a refresh changed.
-    "traits": "profile_id TEXT NOT NULL, refresh_id BIGINT NOT NULL, body TEXT NOT NULL, "
+    "updated_at BIGINT, last_message_id TEXT, last_source_id TEXT, external_ids TEXT NOT NULL",
+    "traits": "profile_id TEXT NOT NULL PRIMARY KEY, body TEXT NOT NULL",
+    # What refreshes changed since: few rows beside all, so that a change stays among few pages.
+    "trait_changes": "profile_id TEXT NOT NULL, refresh_id BIGINT NOT NULL, body TEXT NOT NULL, "
     "PRIMARY KEY (profile_id, refresh_id)",
-    "external_ids": "profile_id TEXT NOT NULL PRIMARY KEY, body TEXT NOT NULL",
+    # Under the profile that each was first of: `parents` leads on from one that was merged.
     "identifiers": "type TEXT NOT NULL, value TEXT NOT NULL, collection TEXT NOT NULL, "
     "profile_id TEXT NOT NULL, PRIMARY KEY (type, value, collection)",
     "parents": "child_id TEXT NOT NULL PRIMARY KEY, profile_id TEXT NOT NULL",
@@ -29,35 +30,55 @@ TABLES: Mapping[str, str] = {
     "event TEXT, body TEXT NOT NULL, PRIMARY KEY (profile_id, at, message_id)",
     "held": "facts TEXT NOT NULL",
 }
-NARROW = frozenset({"profiles", "identifiers", "parents", "links"})
-"""Tables whose rows are short: SQLite keeps them in their key's tree."""
+CLUSTERED = frozenset({"profiles", "trait_changes", "identifiers", "parents", "links", "events"})
+"""Tables that SQLite keeps in their key's tree: one page for a row that is looked up."""
 INDEXES = ("CREATE INDEX events_by_time ON events (at)",)
 
 STAGED: Mapping[str, str] = {
     "new_profiles": "profile_id TEXT, collection TEXT, created_at BIGINT, first_message_id TEXT, "
-    "first_source_id TEXT",
-    "new_last": "profile_id TEXT, updated_at BIGINT, last_message_id TEXT, last_source_id TEXT",
+    "first_source_id TEXT, updated_at BIGINT, last_message_id TEXT, last_source_id TEXT, "
+    "external_ids TEXT",
     # Without a key, so that SQLite goes from these rows to the large tables' keys.
     "new_parents": "child_id TEXT, profile_id TEXT",
     "new_identifiers": "type TEXT, value TEXT, collection TEXT, profile_id TEXT",
-    "new_external_ids": "profile_id TEXT, body TEXT",
     "whole": "profile_id TEXT",
-    "new_traits": "profile_id TEXT, refresh_id BIGINT, body TEXT",
+    "new_traits": "profile_id TEXT, body TEXT",
+    "new_trait_changes": "profile_id TEXT, refresh_id BIGINT, body TEXT",
     "new_links": "profile_id TEXT, to_profile_id TEXT, to_collection TEXT",
     "new_events": "profile_id TEXT, at BIGINT, message_id TEXT, event TEXT, body TEXT",
 }
 
+
+def _joined(first: str, second: str) -> str:
+    """A body of the items of both."""
+    return (
+        f"CASE WHEN {first} = '[]' THEN {second} WHEN {second} = '[]' THEN {first} "
+        f"ELSE substr({first}, 1, length({first}) - 1) || ',' || substr({second}, 2) END"
+    )
+
+
+def _later(row: str) -> str:
+    """What a profile's last message is: the one that stands there, or that of a row."""
+    newer = (
+        f"profiles.updated_at IS NULL OR ({row}.updated_at, {row}.last_message_id) > "
+        "(profiles.updated_at, profiles.last_message_id)"
+    )
+    return ", ".join(
+        f"{column} = CASE WHEN {newer} THEN {row}.{column} ELSE profiles.{column} END"
+        for column in ("updated_at", "last_message_id", "last_source_id")
+    )
+
+
 TAKEN: Mapping[str, tuple[str, str]] = {
     "new_events": ("events", "ON CONFLICT DO NOTHING"),
-    "new_identifiers": (
-        "identifiers",
-        "ON CONFLICT (type, value, collection) DO UPDATE SET profile_id = excluded.profile_id",
+    "new_identifiers": ("identifiers", "ON CONFLICT DO NOTHING"),
+    "new_profiles": (
+        "profiles",
+        f"ON CONFLICT (profile_id) DO UPDATE SET {_later('excluded')}, "
+        f"external_ids = {_joined('profiles.external_ids', 'excluded.external_ids')}",
     ),
-    "new_external_ids": (
-        "external_ids",
-        "ON CONFLICT (profile_id) DO UPDATE SET body = excluded.body",
-    ),
-    "new_traits": ("traits", ""),
+    "new_traits": ("traits", "ON CONFLICT (profile_id) DO UPDATE SET body = excluded.body"),
+    "new_trait_changes": ("trait_changes", ""),
     "new_links": ("links", "ON CONFLICT DO NOTHING"),
 }
 """Staged tables of which nothing but rows of one table is made: it, and what holds there. A store
@@ -82,61 +103,67 @@ Step = tuple[Sequence[str], Sequence[str]]
 MESSAGES: Step = (("new_events",), (_take("new_events"),))
 """The first step of a change: which profiles are touched need not be known for it."""
 
+_CHILDREN = "(SELECT child_id FROM new_parents)"
 GRAPH: Sequence[Step] = (
+    (("new_profiles",), (_take("new_profiles"),)),
     (
-        ("new_profiles", "new_last", "new_parents"),
+        ("new_parents",),
         (
-            "INSERT INTO new_last SELECT n.profile_id, p.updated_at, p.last_message_id, "
-            "p.last_source_id FROM new_parents n JOIN profiles p ON p.profile_id = n.child_id",
-            "INSERT INTO profiles (profile_id, collection, created_at, first_message_id, "
-            "first_source_id) SELECT profile_id, collection, created_at, first_message_id, "
-            "first_source_id FROM new_profiles WHERE true ON CONFLICT DO NOTHING",
-            "UPDATE profiles SET updated_at = n.updated_at, last_message_id = n.last_message_id, "
-            "last_source_id = n.last_source_id "
-            "FROM (SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY profile_id "
-            "ORDER BY updated_at DESC, last_message_id DESC) AS place FROM new_last "
-            "WHERE updated_at IS NOT NULL) AS ranked WHERE place = 1) AS n "
-            "WHERE profiles.profile_id = n.profile_id AND (profiles.updated_at IS NULL "
-            "OR (n.updated_at, n.last_message_id) > "
-            "(profiles.updated_at, profiles.last_message_id))",
+            f"UPDATE profiles SET {_later('n')} "
+            "FROM (SELECT * FROM (SELECT n.profile_id, p.updated_at, p.last_message_id, "
+            "p.last_source_id, row_number() OVER (PARTITION BY n.profile_id "
+            "ORDER BY p.updated_at DESC, p.last_message_id DESC) AS place "
+            "FROM new_parents n JOIN profiles p ON p.profile_id = n.child_id "
+            "WHERE p.updated_at IS NOT NULL) AS ranked WHERE place = 1) AS n "
+            "WHERE profiles.profile_id = n.profile_id",
+            f"UPDATE profiles SET external_ids = {_joined('profiles.external_ids', 'n.ids')} "
+            "FROM (SELECT n.profile_id, '[' || string_agg("
+            "substr(p.external_ids, 2, length(p.external_ids) - 2), ',') || ']' AS ids "
+            "FROM new_parents n JOIN profiles p ON p.profile_id = n.child_id "
+            "WHERE p.external_ids <> '[]' GROUP BY n.profile_id) AS n "
+            "WHERE profiles.profile_id = n.profile_id",
             "INSERT INTO events SELECT n.profile_id, e.at, e.message_id, e.event, e.body "
             "FROM new_parents n JOIN events e ON e.profile_id = n.child_id "
             "WHERE true ON CONFLICT DO NOTHING",
-            "DELETE FROM events WHERE profile_id IN (SELECT child_id FROM new_parents)",
+            f"DELETE FROM events WHERE profile_id IN {_CHILDREN}",
             "DELETE FROM links WHERE profile_id IN (SELECT to_profile_id FROM links "
-            "WHERE profile_id IN (SELECT child_id FROM new_parents)) "
-            "AND to_profile_id IN (SELECT child_id FROM new_parents)",
-            "DELETE FROM links WHERE profile_id IN (SELECT child_id FROM new_parents)",
-            "DELETE FROM profiles WHERE profile_id IN (SELECT child_id FROM new_parents)",
-            "DELETE FROM traits WHERE profile_id IN (SELECT child_id FROM new_parents)",
-            "DELETE FROM external_ids WHERE profile_id IN (SELECT child_id FROM new_parents)",
+            f"WHERE profile_id IN {_CHILDREN}) AND to_profile_id IN {_CHILDREN}",
+            *(
+                f"DELETE FROM {table} WHERE profile_id IN {_CHILDREN}"
+                for table in ("links", "profiles", "traits", "trait_changes")
+            ),
             "INSERT INTO parents SELECT child_id, profile_id FROM new_parents WHERE true "
             "ON CONFLICT (child_id) DO UPDATE SET profile_id = excluded.profile_id",
         ),
     ),
     (("new_identifiers",), (_take("new_identifiers"),)),
-    (("new_external_ids",), (_take("new_external_ids"),)),
     (("new_links",), (_take("new_links"),)),
 )
 """The steps after it: profiles that were touched."""
 VALUES: Sequence[Step] = (
-    (("whole",), ("DELETE FROM traits WHERE profile_id IN (SELECT profile_id FROM whole)",)),
+    (
+        ("whole",),
+        tuple(
+            f"DELETE FROM {table} WHERE profile_id IN (SELECT profile_id FROM whole)"
+            for table in ("traits", "trait_changes")
+        ),
+    ),
     (("new_traits",), (_take("new_traits"),)),
+    (("new_trait_changes",), (_take("new_trait_changes"),)),
 )
 """The last steps: whose values changed need not be known before."""
 PRUNE = "DELETE FROM events WHERE at < :before"
-COUNTS = (
-    "SELECT (SELECT count(*) FROM profiles) AS profiles, "
-    "(SELECT count(*) FROM identifiers) AS identifiers"
-)
+COUNTED = ("profiles", "identifiers")
+"""Tables whose rows are as many as the graph's."""
+_TOUCHED = "(SELECT profile_id FROM touched)"
 FORGET = (
     "DELETE FROM links WHERE profile_id IN (SELECT to_profile_id FROM links "
-    "WHERE profile_id IN (SELECT profile_id FROM touched)) "
-    "AND to_profile_id IN (SELECT profile_id FROM touched)",
+    f"WHERE profile_id IN {_TOUCHED}) AND to_profile_id IN {_TOUCHED}",
+    f"DELETE FROM identifiers WHERE profile_id IN {_TOUCHED} OR profile_id IN "
+    f"(SELECT child_id FROM parents WHERE profile_id IN {_TOUCHED})",
     *(
-        f"DELETE FROM {table} WHERE profile_id IN (SELECT profile_id FROM touched)"
-        for table in ("links", "events", "traits", "external_ids", "identifiers", "profiles")
+        f"DELETE FROM {table} WHERE profile_id IN {_TOUCHED}"
+        for table in ("links", "events", "traits", "trait_changes", "profiles", "parents")
     ),
-    "DELETE FROM parents WHERE profile_id IN (SELECT profile_id FROM touched)",
 )
 """Every row of the profiles in `touched`, which are no children of others."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from personas_dagster.interfaces import Session
+from personas_dagster.profiles import rows
 from personas_dagster.profiles.store import Held, Published
 
 LOGS = ("custom_traits", "computed_traits", "sql_traits")
@@ -20,30 +21,10 @@ _TOUCHED = (
     FROM merges m JOIN graph_parents p ON p.child_id = m.child_id WHERE m.load_id > $1
     """,
     """
-    CREATE OR REPLACE TEMP TABLE renamed AS
-    SELECT profile_id FROM merged
-    UNION
-    SELECT coalesce(p.parent_id, i.profile_id)
+    CREATE OR REPLACE TEMP TABLE new_identifiers AS
+    SELECT i.*, coalesce(p.parent_id, i.profile_id) AS root_id
     FROM identifiers i LEFT JOIN graph_parents p ON p.child_id = i.profile_id
     WHERE i.load_id > $1
-    UNION
-    SELECT profile_id FROM graph_profiles WHERE load_id > $1
-    """,
-)
-# Their identifiers, read once: under the profile that each was stored for, and under its root.
-_THEIRS = (
-    """
-    CREATE OR REPLACE TEMP TABLE stored_theirs AS
-    SELECT i.*, r.root_id FROM identifiers i JOIN (
-        SELECT profile_id, profile_id AS root_id FROM renamed
-        UNION ALL
-        SELECT child_id, parent_id FROM graph_parents
-        SEMI JOIN renamed ON renamed.profile_id = parent_id
-    ) r USING (profile_id)
-    """,
-    """
-    CREATE OR REPLACE TEMP VIEW theirs AS
-    SELECT * EXCLUDE (profile_id, root_id), root_id AS profile_id FROM stored_theirs
     """,
 )
 # Keys of custom traits that were said, and are those of definitions that are gone: what is shown
@@ -56,10 +37,8 @@ SELECT key FROM (SELECT DISTINCT key FROM custom_traits WHERE refresh_id > $1) S
     SELECT audience FROM audience_changes
 ) USING (key) ANTI JOIN defined USING (key)
 """
-# Whose traits are written whole. All others' changes are written beside what is there, until
-# one in so many of them is written whole as well.
-_FOLDED = 24
-_WHOLE = f"""
+# Whose traits are made anew, and not of what the store has and what changed.
+_WHOLE = """
 CREATE OR REPLACE TEMP TABLE whole AS
 SELECT profile_id FROM merged
 UNION
@@ -71,13 +50,7 @@ FROM (
     UNION ALL
     SELECT profile_id FROM audience_changes
     WHERE refresh_id > $1 AND audience NOT IN (FROM defined)
-    UNION ALL
-    SELECT profile_id FROM computed_traits
-    WHERE refresh_id > $1 AND hash(profile_id, $2::BIGINT) % {_FOLDED} = 0
-    UNION ALL
-    SELECT profile_id FROM custom_traits
-    WHERE refresh_id > $1 AND hash(profile_id, $2::BIGINT) % {_FOLDED} = 0
-    {{others}}
+    {others}
 ) t LEFT JOIN graph_parents p ON p.child_id = t.profile_id
 """
 # Of keys that were defined since, or are no more: everybody's.
@@ -95,18 +68,25 @@ SELECT profile_id FROM whole
 UNION
 SELECT child_id FROM graph_parents SEMI JOIN whole ON whole.profile_id = parent_id
 """
+# One in so many of those whose traits changed: theirs become one row again.
+_OFTEN = 24
+_FOLDED = f"""
+CREATE OR REPLACE TEMP TABLE folded AS
+SELECT DISTINCT profile_id FROM changed_traits
+WHERE hash(profile_id, $1::BIGINT) % {_OFTEN} = 0
+"""
 
 
 def find_touched(session: Session, held: Held) -> None:
-    """`merged` and `renamed` profiles, and their identifiers."""
+    """Profiles that others were `merged` into, and `new_identifiers`."""
     for statement in _TOUCHED:
         session.run(statement, [held.graph_load])
-    for statement in _THEIRS:
-        session.run(statement)
 
 
 def find_whole(session: Session, held: Held, published: Published) -> None:
-    """The profiles whose values are written `whole`, and their `family`."""
+    """The profiles whose values are written `whole`, and their `family`; of all others
+    `changed_traits`, and whose traits are `folded`.
+    """
     session.view("audience_changes")
     for table in LOGS:
         session.view(table)
@@ -121,6 +101,7 @@ def find_whole(session: Session, held: Held, published: Published) -> None:
         pa.table({"key": pa.array([*published.computed, *published.audiences], pa.string())}),
     )
     session.run(_GONE, [held.refresh_id])
-    whole = _WHOLE.format(others=_OTHERS if other else "")
-    session.run(whole, [held.refresh_id, published.refresh_id])
+    session.run(_WHOLE.format(others=_OTHERS if other else ""), [held.refresh_id])
     session.run(_FAMILY)
+    session.run(rows.CHANGED_TRAITS, [held.refresh_id])
+    session.run(_FOLDED, [published.refresh_id])

@@ -52,7 +52,6 @@ def dump(store: ProfileStore) -> dict[str, list[tuple[object, ...]]]:
     """Every row of a profile store."""
     columns = {
         "profiles": "*",
-        "external_ids": "*",
         "identifiers": "*",
         "parents": "*",
         "links": "*",
@@ -64,14 +63,20 @@ def dump(store: ProfileStore) -> dict[str, list[tuple[object, ...]]]:
         )
         for table, names in columns.items()
     }
+    rows["profiles"] = [
+        (*row[:-1], sorted(msgspec.json.decode(row[-1]))) for row in rows["profiles"]
+    ]
     return rows | {"traits": traits(store)}
 
 
 def traits(store: ProfileStore) -> list[tuple[object, ...]]:
     """What the rows of traits say together, by profile."""
     bodies: dict[str, list[str]] = {}
-    query = "SELECT profile_id, body FROM traits ORDER BY profile_id, refresh_id"
-    for profile_id, body in store.rows(query, {}):
+    query = (
+        "SELECT profile_id, 0 AS refresh_id, body FROM traits "
+        "UNION ALL SELECT profile_id, refresh_id, body FROM trait_changes ORDER BY 1, 2"
+    )
+    for profile_id, _, body in store.rows(query, {}):
         bodies.setdefault(profile_id, []).append(body)
     said = ((profile_id, added_up(some)) for profile_id, some in bodies.items())
     return [(profile_id, msgspec.json.encode(values)) for profile_id, values in said if values]

@@ -120,7 +120,10 @@ def test_only_what_changed_is_written(shop: Place) -> None:
     kept = refresh.keep_profiles(space)
     assert kept is not None and kept.counts is not None and kept.how == "changed"
     assert kept.profiles == 20
-    assert {name: rows for name, rows in kept.counts.items() if rows} == {"last": 1, "traits": 1}
+    assert {name: rows for name, rows in kept.counts.items() if rows} == {
+        "profiles": 1,
+        "trait_changes": 1,
+    }
 
 
 def test_events_fall_out_after_14_days(shop: Place) -> None:
