@@ -67,6 +67,8 @@ class DuckDBEngine:
                 "preserve_insertion_order": False,
                 # Nothing outlives the session: a checkpoint would only write it all once more.
                 "checkpoint_threshold": "1TB",
+                # Up to so many profiles that are joined to a log choose its row groups.
+                "dynamic_or_filter_threshold": 1_000,
                 "autoinstall_known_extensions": False,
                 "TimeZone": "UTC",
             }

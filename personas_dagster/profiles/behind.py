@@ -33,6 +33,7 @@ class Behind:
     def copy(self, table: str, rows: pa.RecordBatchReader) -> int:
         count = 0
         for batch in rows:
+            self._writer.expect(table, batch)
             part = pa.RecordBatchReader.from_batches(batch.schema, [batch])
             self._ask(partial(self._writer.copy, table, part), holds=True)
             count += batch.num_rows

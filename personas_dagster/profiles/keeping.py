@@ -212,7 +212,7 @@ def _write(
         if table == "new_events":
             yield rows.events(session, rules=rules, since=since, after_load=held.event_load)
         else:
-            yield from _new_rows(session, store, table, held)
+            yield from _new_rows(session, table, held)
 
     def take(step: tables.Step) -> None:
         staged, statements = step
@@ -227,15 +227,18 @@ def _write(
     find_touched(session, held)
     for step in tables.GRAPH:
         take(step)
-    _prepare_values(session, held, published)
+    _prepare_values(session, store, held, published)
     for step in tables.VALUES:
         take(step)
     return counts
 
 
-def _prepare_values(session: Session, held: Held, published: Published) -> None:
+def _prepare_values(
+    session: Session, store: ProfileStore, held: Held, published: Published
+) -> None:
     """All that new rows of values are made of."""
     find_whole(session, held, published)
+    session.register("folded_traits", _folded(session, store))
     if not _count(session, "whole"):
         return
     prepare_values(session, defined=published.computed, of="family")
@@ -246,15 +249,13 @@ def _prepare_values(session: Session, held: Held, published: Published) -> None:
     rows.prepare_values(session, audiences=published.audiences, changes="family_changes")
 
 
-def _new_rows(
-    session: Session, store: ProfileStore, table: str, held: Held
-) -> Iterator[pa.RecordBatchReader]:
+def _new_rows(session: Session, table: str, held: Held) -> Iterator[pa.RecordBatchReader]:
     """What of the snapshot belongs into a staged table of profiles."""
     of_merged = "SEMI JOIN merged ON merged.profile_id = parent_id"
     if table == "new_traits":
         if _count(session, "whole"):
             yield session.stream(rows.TRAITS.format(some="true"))
-        yield _folded(session, store)
+        yield session.stream("SELECT * FROM folded_traits")
     else:
         yield session.stream(
             {
@@ -269,7 +270,7 @@ def _new_rows(
         )
 
 
-def _folded(session: Session, store: ProfileStore) -> pa.RecordBatchReader:
+def _folded(session: Session, store: ProfileStore) -> pa.Table:
     """Whole rows of traits of the profiles in `folded`, of what the store has and what changed.
 
     A loop in Python: a 24th of the profiles that changed, and what readers see is what is written.
@@ -287,4 +288,4 @@ def _folded(session: Session, store: ProfileStore) -> pa.RecordBatchReader:
         "body": [reading.folded(bodies[profile_id]) for profile_id in ids],
     }
     table = pa.table(whole, pa.schema([("profile_id", pa.string()), ("body", pa.string())]))
-    return table.filter(pc.field("body") != "[]").to_reader()
+    return table.filter(pc.field("body") != "[]")

@@ -144,6 +144,9 @@ class _Writer:
     def __init__(self, connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         self._connection = connection
 
+    def expect(self, table: str, rows: pa.RecordBatch) -> None:
+        """The server reads ahead by itself."""
+
     def copy(self, table: str, rows: pa.RecordBatchReader) -> int:
         count = 0
         statement = sql.SQL("COPY {} FROM STDIN (FORMAT CSV)").format(sql.Identifier(table))

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from personas_dagster.errors import StateUnavailable
 from personas_dagster.profiles import tables
+from personas_dagster.profiles.ahead import Ahead
 from personas_dagster.profiles.store import Held
 
 _BUSY_SECONDS = 30.0
@@ -182,12 +183,15 @@ class SqliteStore:
             for name, columns in tables.STAGED.items():
                 connection.execute(f"CREATE TEMP TABLE {name} ({columns})")
             connection.execute("BEGIN IMMEDIATE")
+            ahead = Ahead(lambda: self._connect(self._current()))
             try:
-                yield _SqliteWriter(connection)
+                yield _SqliteWriter(connection, ahead)
             except BaseException:
                 if connection.in_transaction:  # a full disk has ended it already
                     connection.execute("ROLLBACK")
                 raise
+            finally:
+                ahead.close()
             connection.execute("COMMIT")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:
@@ -221,8 +225,13 @@ class SqliteStore:
 
 
 class _SqliteWriter:
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, ahead: Ahead | None = None) -> None:
         self._connection = connection
+        self._ahead = ahead
+
+    def expect(self, table: str, rows: pa.RecordBatch) -> None:
+        if self._ahead:
+            self._ahead.read(table, rows)
 
     def copy(self, table: str, rows: pa.RecordBatchReader) -> int:
         count, marks = 0, ", ".join("?" * len(rows.schema))

@@ -56,6 +56,9 @@ class Held:
 class Writer(Protocol):
     """A change under way: all of it is seen at once, or nothing."""
 
+    def expect(self, table: str, rows: pa.RecordBatch) -> None:
+        """Told of rows that `copy` is going to put in, while others are: not of all of them."""
+
     def copy(self, table: str, rows: pa.RecordBatchReader) -> int:
         """Add rows to a table of `tables.TABLES` or `tables.STAGED`; returns how many."""
 

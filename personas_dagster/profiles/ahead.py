@@ -1,0 +1,69 @@
+"""Pages of an SQLite file read ahead of a change that goes to them.
+
+A change goes to pages all over the file, one after the other, and waits for the disk at each.
+Here some readers ask for the same rows side by side, so that the system has the pages in memory
+when the change comes to them. What is found does not matter, nor whether it is found in time.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pyarrow as pa
+
+_READERS = 8
+_ASKED = 1_000  # rows a query
+_BY_PROFILE = (
+    "SELECT count((SELECT 1 FROM {table} t WHERE t.profile_id = j.value LIMIT 1)) "
+    "FROM json_each(?) j"
+)
+_QUERIES = {
+    "new_profiles": (("profile_id",), _BY_PROFILE.format(table="profiles")),
+    "new_events": (("profile_id",), _BY_PROFILE.format(table="events")),
+    "new_identifiers": (
+        ("type", "value", "collection"),
+        "SELECT count((SELECT 1 FROM identifiers t WHERE t.type = json_extract(j.value, '$[0]') "
+        "AND t.value = json_extract(j.value, '$[1]') "
+        "AND t.collection = json_extract(j.value, '$[2]'))) FROM json_each(?) j",
+    ),
+}
+
+
+class Ahead:
+    """Readers of the file that `connect` opens, each in a thread of its own."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+        self._connect = connect
+        self._pool = ThreadPoolExecutor(_READERS, "profile-store-ahead")
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+
+    def read(self, table: str, rows: pa.RecordBatch) -> None:
+        """Ask for what rows of a table of `tables.STAGED` go to; returns at once."""
+        if table not in _QUERIES:
+            return
+        names, query = _QUERIES[table]
+        columns = [rows.column(name).to_pylist() for name in names]
+        keys = columns[0] if len(names) == 1 else list(zip(*columns, strict=True))
+        for start in range(0, len(keys), _ASKED):
+            self._pool.submit(self._ask, query, keys[start : start + _ASKED])
+
+    def _ask(self, query: str, keys: Sequence[object]) -> None:
+        # Whatever is wrong with the file, the change meets it too, and says so.
+        with suppress(sqlite3.Error):
+            reader = getattr(self._local, "reader", None)
+            if reader is None:
+                reader = self._local.reader = self._connect()
+                self._opened.append(reader)
+            reader.execute(query, [json.dumps(keys)]).fetchone()
+
+    def close(self) -> None:
+        """Stop reading; what was not asked yet is left."""
+        self._pool.shutdown(cancel_futures=True)
+        for reader in self._opened:
+            reader.close()
