@@ -20,16 +20,16 @@ _READERS = 8
 _ASKED = 1_000  # rows a query
 _BY_PROFILE = (
     "SELECT count((SELECT 1 FROM {table} t WHERE t.profile_id = j.value LIMIT 1)) "
-    "FROM json_each(?) j"
+    "FROM json_each(:keys) j"
 )
-_QUERIES = {
+QUERIES = {  # by table of `tables.STAGED`: columns of it, and how many of their rows are there
     "new_profiles": (("profile_id",), _BY_PROFILE.format(table="profiles")),
     "new_events": (("profile_id",), _BY_PROFILE.format(table="events")),
     "new_identifiers": (
         ("type", "value", "collection"),
         "SELECT count((SELECT 1 FROM identifiers t WHERE t.type = json_extract(j.value, '$[0]') "
         "AND t.value = json_extract(j.value, '$[1]') "
-        "AND t.collection = json_extract(j.value, '$[2]'))) FROM json_each(?) j",
+        "AND t.collection = json_extract(j.value, '$[2]'))) FROM json_each(:keys) j",
     ),
 }
 
@@ -45,9 +45,9 @@ class Ahead:
 
     def read(self, table: str, rows: pa.RecordBatch) -> None:
         """Ask for what rows of a table of `tables.STAGED` go to; returns at once."""
-        if table not in _QUERIES:
+        if table not in QUERIES:
             return
-        names, query = _QUERIES[table]
+        names, query = QUERIES[table]
         columns = [rows.column(name).to_pylist() for name in names]
         keys = columns[0] if len(names) == 1 else list(zip(*columns, strict=True))
         for start in range(0, len(keys), _ASKED):
@@ -60,7 +60,7 @@ class Ahead:
             if reader is None:
                 reader = self._local.reader = self._connect()
                 self._opened.append(reader)
-            reader.execute(query, [json.dumps(keys)]).fetchone()
+            reader.execute(query, {"keys": json.dumps(keys)}).fetchone()
 
     def close(self) -> None:
         """Stop reading; what was not asked yet is left."""

@@ -244,7 +244,8 @@ def _prepare_values(
     prepare_values(session, defined=published.computed, of="family")
     session.run(
         "CREATE OR REPLACE TEMP TABLE family_changes AS "
-        "SELECT * FROM audience_changes SEMI JOIN family USING (profile_id)"
+        "SELECT c.audience, f.root_id AS profile_id, c.at "
+        "FROM audience_changes c JOIN family f USING (profile_id)"
     )
     rows.prepare_values(session, audiences=published.audiences, changes="family_changes")
 

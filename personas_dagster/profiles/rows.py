@@ -34,11 +34,14 @@ FROM (
     SELECT audience, profile_id, 'true' AS value, entered_at AS at FROM members
     UNION ALL
     SELECT f.audience, f.profile_id, 'false', f.at FROM (
-        SELECT c.audience, coalesce(p.parent_id, c.profile_id) AS profile_id, max(c.at) AS at
-        FROM {changes} c LEFT JOIN graph_parents p ON p.child_id = c.profile_id GROUP BY ALL
+        SELECT audience, profile_id, max("at") AS "at" FROM {changes} GROUP BY ALL
     ) f ANTI JOIN members m ON m.audience = f.audience AND m.profile_id = f.profile_id
 ) a LEFT JOIN defined_audiences d ON d.key = a.audience
 """
+_CHANGES = """(
+    SELECT c.audience, coalesce(p.parent_id, c.profile_id) AS profile_id, c.at
+    FROM audience_changes c LEFT JOIN graph_parents p ON p.child_id = c.profile_id
+)"""
 _BODY = """
 '[' || string_agg(
     '[' || to_json(key)::VARCHAR || ',' || class || ',' || value || ','
@@ -138,17 +141,17 @@ SELECT min(received_at)::DATE AS first, max(received_at)::DATE AS last FROM rece
 
 
 def prepare_values(
-    session: Session, *, audiences: Collection[str], changes: str = "audience_changes"
+    session: Session, *, audiences: Collection[str], changes: str | None = None
 ) -> None:
     """Make the relations of traits, on top of `views` and `world.prepare_values`.
 
-    `changes` is the relation of audience changes.
+    `changes(audience, profile_id, at)` are the audience changes, of roots; by default, of all.
     """
-    if changes == "audience_changes":
+    if changes is None:
         session.view("audience_changes")
     keys = pa.table({"key": pa.array(sorted(audiences), pa.string())})
     session.register("defined_audiences", keys)
-    session.run(_SHOWN_VALUES.format(changes=changes))
+    session.run(_SHOWN_VALUES.format(changes=changes or _CHANGES))
 
 
 def whole_profiles() -> str:

@@ -23,7 +23,8 @@ from personas_dagster.profiles.store import Held
 
 _BUSY_SECONDS = 30.0
 _CACHE_KIB = 65_536
-_WRITING_KIB = 262_144  # a page that does not fit is written more than once
+# A page that does not fit is written more than once, and what follows it in the log as well.
+_WRITING_KIB = max(262_144, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 16_384)
 _SUFFIXES = ("", "-wal", "-shm")
 
 # Counting the rows themselves reads gigabytes, so the database keeps the count.
@@ -178,6 +179,7 @@ class SqliteStore:
         try:
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(f"PRAGMA cache_size = -{_WRITING_KIB}")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")  # once, at the end
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.create_aggregate("string_agg", 2, _Joined)  # type: ignore[arg-type]
             for name, columns in tables.STAGED.items():

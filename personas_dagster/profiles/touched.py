@@ -64,16 +64,16 @@ _OTHERS = """
 """
 _FAMILY = """
 CREATE OR REPLACE TEMP TABLE family AS
-SELECT profile_id FROM whole
-UNION
-SELECT child_id FROM graph_parents SEMI JOIN whole ON whole.profile_id = parent_id
+SELECT profile_id, profile_id AS root_id FROM whole
+UNION ALL
+SELECT child_id, parent_id FROM graph_parents SEMI JOIN whole ON whole.profile_id = parent_id
 """
 # One in so many of those whose traits changed: theirs become one row again.
-_OFTEN = 24
-_FOLDED = f"""
+OFTEN = 24
+_FOLDED = """
 CREATE OR REPLACE TEMP TABLE folded AS
 SELECT DISTINCT profile_id FROM changed_traits
-WHERE hash(profile_id, $1::BIGINT) % {_OFTEN} = 0
+WHERE hash(profile_id, $1::BIGINT) % $2 = 0
 """
 
 
@@ -104,4 +104,4 @@ def find_whole(session: Session, held: Held, published: Published) -> None:
     session.run(_WHOLE.format(others=_OTHERS if other else ""), [held.refresh_id])
     session.run(_FAMILY)
     session.run(rows.CHANGED_TRAITS, [held.refresh_id])
-    session.run(_FOLDED, [published.refresh_id])
+    session.run(_FOLDED, [published.refresh_id, OFTEN])

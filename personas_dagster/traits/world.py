@@ -24,15 +24,14 @@ from personas_dagster.traits.slices import Slice, slices
 
 # The last row of an audience and profile holds; merged profiles that are in are one member.
 _STORED_MEMBERS = """
-SELECT a.audience, a.collection, coalesce(m.parent_id, a.profile_id) AS profile_id,
-       a.profile_id AS stored_id, a.entered_at
+SELECT a.audience, a.collection, {root} AS profile_id, a.profile_id AS stored_id, a.entered_at
 FROM (
     SELECT audience, collection, profile_id,
            arg_max(entered_at, coalesce(refresh_id, 0)) AS entered_at,
            arg_max(exited_at IS NOT NULL, coalesce(refresh_id, 0)) AS has_exited
     FROM audience_memberships {only}
     GROUP BY ALL
-) a LEFT JOIN graph_parents m ON m.child_id = a.profile_id
+) a {joined}
 WHERE NOT a.has_exited
 """
 _MEMBERS = """
@@ -130,16 +129,16 @@ def prepare_values(
 ) -> None:
     """`trait_values` and `members`; `defined` are the keys of the space's computed traits.
 
-    Of all profiles, or of those in the relation `of(profile_id)`, which holds every child too;
-    of all traits, or of those named `keys`.
+    Of all profiles, or of those in the relation `of(profile_id, root_id)`, which holds every child
+    too; of all traits, or of those named `keys`.
     """
     for table in ("custom_traits", "computed_traits", "sql_traits"):
-        current(session, table, of=of, keys=keys)
+        current(session, table, roots=of, keys=keys)
     session.register("defined_keys", pa.table({"key": pa.array(sorted(defined), pa.string())}))
     session.view("audience_memberships")
     session.run(_VALUES)
     only = f"SEMI JOIN {_quoted(of)} USING (profile_id)" if of else ""
-    stored = _STORED_MEMBERS.format(only=only)
+    stored = _STORED_MEMBERS.format(only=only, **_roots(session, "a", of))
     if of:  # few, and asked for more than once
         session.run(f"CREATE OR REPLACE TEMP TABLE members_of AS {stored}")
         stored = "FROM members_of"

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from personas_dagster import refresh
 from personas_dagster.errors import StateUnavailable
-from personas_dagster.profiles import keeping, tables
+from personas_dagster.profiles import ahead, keeping, reading, tables, touched
 from personas_dagster.profiles.behind import Behind
 from personas_dagster.profiles.sqlite import SqliteStore
 from personas_dagster.profiles.store import ProfileStore, Published
@@ -81,7 +83,11 @@ def messages(chance: random.Random, first: float) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_changes_lead_where_a_fill_leads(shop: Place, tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("often", [1, 2, touched.OFTEN])
+def test_changes_lead_where_a_fill_leads(
+    shop: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, often: int
+) -> None:
+    monkeypatch.setattr(touched, "OFTEN", often)
     chance = random.Random(seed)
     definitions = {
         "audiences/buyers": "event('Order').within(3 days).count() >= 1",
@@ -124,6 +130,56 @@ def test_only_what_changed_is_written(shop: Place) -> None:
         "profiles": 1,
         "trait_changes": 1,
     }
+
+
+def test_changes_become_one_row_again(shop: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def row(table: str) -> list[Any]:
+        return [tuple(one) for one in shop.space.profiles.rows(f"SELECT * FROM {table}", {})]
+
+    def keep(when: int, city: str | None) -> None:
+        said = identify(when, userId="u1", traits={"city": city, "n": 1.50})
+        refresh.keep_profiles(shop.refresh(said, as_of=day(when)))
+
+    for number, city in enumerate(["Ulm", "Bonn", "Köln"]):
+        keep(1 + number, city)
+    assert len(row("trait_changes")) == 2
+    monkeypatch.setattr(touched, "OFTEN", 1)
+    keep(4, None)
+    assert row("trait_changes") == []
+    ((_, body),) = row("traits")
+    assert [(one[0], one[2]) for one in msgspec.json.decode(body)] == [("n", 1.5)]
+
+
+def test_a_merged_profile_is_found_by_what_it_was_known_by(shop: Place) -> None:
+    refresh.keep_profiles(
+        shop.refresh(identify(1, userId="u1"), order(1, anonymousId="a1"), as_of=day(2))
+    )
+    refresh.keep_profiles(shop.refresh(identify(2, userId="u1", anonymousId="a1"), as_of=day(3)))
+    store = shop.space.profiles
+    found = [
+        reading.external_ids(store, reading.Wanted("users", text))
+        for text in ("user_id:u1", "anonymous_id:a1")
+    ]
+    one, other = (hit for hit in found if hit)
+    assert one[0].profile_id == other[0].profile_id
+    assert [(known.type, known.id) for known in one[1]] == [
+        ("anonymous_id", "a1"),
+        ("user_id", "u1"),
+    ]
+    store.forget([one[0].profile_id])
+    assert {name: rows for name, rows in dump(store).items() if rows} == {}
+
+
+def test_what_is_read_ahead_is_what_is_written(place: Place) -> None:
+    """Errors are left to the change, so only this tells whether pages are found."""
+    space = place.refresh(identify(1, userId="u1"), order(1, anonymousId="a1"), as_of=day(2))
+    refresh.keep_profiles(space)
+    for staged, (names, query) in ahead.QUERIES.items():
+        table, _ = tables.TAKEN[staged]
+        there = space.profiles.rows(f"SELECT {', '.join(names)} FROM {table}", {})
+        keys = [row[0] if len(names) == 1 else row for row in there]
+        ((found,),) = space.profiles.rows(query, {"keys": json.dumps([*keys, ["nobody"] * 3])})
+        assert found == len(keys) > 0, staged
 
 
 def test_events_fall_out_after_14_days(shop: Place) -> None:

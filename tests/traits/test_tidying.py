@@ -108,4 +108,4 @@ def test_readers_notice_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -
             session.view(table)
             assert session.fetch(f"SELECT * FROM {table}").num_rows == 1
     kept = refresh.keep_profiles(place.space)
-    assert kept and (kept.how, (kept.counts or {})["traits"]) == ("changed", 1)
+    assert kept and (kept.how, (kept.counts or {})["trait_changes"]) == ("changed", 1)
