@@ -60,6 +60,7 @@ class Ahead:
             if reader is None:
                 reader = self._local.reader = self._connect()
                 self._opened.append(reader)
+                reader.execute("PRAGMA cache_size = -8192")  # the system's memory is what counts
             reader.execute(query, {"keys": json.dumps(keys)}).fetchone()
 
     def close(self) -> None:

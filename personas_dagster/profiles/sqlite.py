@@ -23,8 +23,9 @@ from personas_dagster.profiles.store import Held
 
 _BUSY_SECONDS = 30.0
 _CACHE_KIB = 65_536
-# A page that does not fit is written more than once, and what follows it in the log as well.
-_WRITING_KIB = max(262_144, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 16_384)
+# What a change goes to, up to so much: a page that is written to the log before the end is written
+# more than once, and what came after it as well.
+_WRITING_KIB = 1_310_720
 _SUFFIXES = ("", "-wal", "-shm")
 
 # Counting the rows themselves reads gigabytes, so the database keeps the count.
