@@ -17,34 +17,40 @@ from personas_dagster.traits import changes
 
 _NUMBERED = """
 CREATE OR REPLACE TEMP TABLE compared AS
-SELECT i.profile_id, i.number * {keys} AS first_place FROM touched_ids i
-WHERE i.profile_id = i.root_id
+SELECT p.collection, i.profile_id, i.number * {keys} AS first_place
+FROM touched_ids i LEFT JOIN profiles p USING (profile_id) WHERE i.profile_id = i.root_id
 """
 # What is stored of the touched profiles: read once, then led to their roots of now and of then.
 _LOG = """
 CREATE OR REPLACE TEMP TABLE touched_log AS
-SELECT l.collection, l.profile_id, l.key, l.value, l.refresh_id, NULL::TIMESTAMPTZ AS updated_at,
-       NULL::VARCHAR AS source_id, i.number * {keys} + k.number AS place,
+SELECT i.number * {keys} + k.number AS place, i.rowid AS stored, l.value,
        2 * l.refresh_id + (i.root_id = l.profile_id)::BIGINT AS newer
 FROM computed_traits l JOIN touched_ids i USING (profile_id) JOIN compared_keys k USING (key)
 """
-_BEFORE = """
-CREATE OR REPLACE TEMP TABLE places_before AS
-SELECT place, any_value(collection) AS collection, arg_max(value, newer) AS value
-FROM touched_log GROUP BY place HAVING arg_max(value, newer) <> 'null'
-"""
 _NOW = """
 CREATE OR REPLACE TEMP TABLE trait_now AS
-SELECT c.first_place + k.number AS place, r.collection, r.key, r.value
+SELECT c.first_place + k.number AS place, r.key, r.value
 FROM results r JOIN compared_keys k USING (key) JOIN compared c USING (profile_id)
+"""
+# Most places have one row in the log, and it says what is so now: only of the others' rows is the
+# newest sought.
+_DIFFERING = """
+CREATE OR REPLACE TEMP TABLE differing AS
+SELECT DISTINCT place FROM trait_now n FULL JOIN touched_log l USING (place)
+WHERE n.value IS DISTINCT FROM l.value OR l.value = 'null'
+"""
+_BEFORE = """
+CREATE OR REPLACE TEMP TABLE differed AS
+SELECT place, arg_max(value, newer) AS value
+FROM touched_log SEMI JOIN differing USING (place)
+GROUP BY place HAVING arg_max(value, newer) <> 'null'
 """
 _CHANGED = """
 INSERT INTO trait_changes
-SELECT d.collection, c.profile_id, k.key, d.value, $1::TIMESTAMPTZ, NULL, $2::BIGINT
+SELECT c.collection, c.profile_id, k.key, d.value, $1::TIMESTAMPTZ, NULL, $2::BIGINT
 FROM (
-    SELECT place, coalesce(n.collection, b.collection) AS collection,
-           coalesce(n.value, 'null') AS value
-    FROM trait_now n FULL JOIN places_before b USING (place)
+    SELECT place, coalesce(n.value, 'null') AS value
+    FROM (FROM trait_now SEMI JOIN differing USING (place)) n FULL JOIN differed b USING (place)
     WHERE n.value IS DISTINCT FROM b.value
 ) d
 JOIN compared c ON c.first_place = d.place - d.place % {keys}
@@ -58,13 +64,18 @@ FROM touched_ids t JOIN roots_then r USING (profile_id) WHERE t.root_id <> r.roo
 """
 _MOVED_LOG = """
 CREATE OR REPLACE TEMP VIEW moved_log AS
-SELECT l.* FROM touched_log l SEMI JOIN (
-    SELECT t.profile_id FROM touched_ids t SEMI JOIN moved m ON m.profile_id = t.root_id
-) USING (profile_id)
+SELECT NULL::VARCHAR AS collection, i.profile_id, k.key, l.value, l.newer // 2 AS refresh_id,
+       NULL::TIMESTAMPTZ AS updated_at, NULL::VARCHAR AS source_id
+FROM touched_log l JOIN touched_ids i ON i.rowid = l.stored
+JOIN compared_keys k ON k.number = l.place % {keys}
+WHERE l.place // {keys} IN (SELECT number FROM moved)
 """
 _HELD_THEN = """
 SELECT key, count(*) AS n FROM (
-    SELECT k.key FROM places_before b JOIN compared_keys k ON k.number = b.place % {keys}
+    SELECT k.key FROM (
+        SELECT place FROM trait_now ANTI JOIN differing USING (place)
+        UNION ALL SELECT place FROM differed
+    ) b JOIN compared_keys k ON k.number = b.place % {keys}
     WHERE b.place // {keys} NOT IN (SELECT number FROM moved)
     UNION ALL
     SELECT key FROM traits_then
@@ -78,18 +89,18 @@ def compare_touched(
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Add to `trait_changes` where `results` of touched profiles differ from `computed_traits`.
 
-    Leaves `trait_now(place, collection, key, value)`. Returns how many touched profiles had a
+    Leaves `trait_now(place, key, value)`. Returns how many touched profiles had a
     value of each key as the graph was at the base, and how many have one now. The session must
-    have what `standing.touch` leaves.
+    have what `standing.touch` leaves, and `profiles`.
     """
     numbers = {"key": pa.array(keys, pa.string()), "number": pa.array(range(len(keys)), pa.int64())}
     session.register("compared_keys", pa.table(numbers))
     session.view("computed_traits")
-    for query in (_NUMBERED, _LOG, _BEFORE, _NOW):
+    for query in (_NUMBERED, _LOG, _NOW, _DIFFERING, _BEFORE):
         session.run(query.format(keys=len(keys)))
     session.run(_CHANGED.format(keys=len(keys)), [at, refresh_id])
     session.run(_MOVED)
-    session.run(_MOVED_LOG)
+    session.run(_MOVED_LOG.format(keys=len(keys)))
     then = {"name": "traits_then", "log": "moved_log", "roots": "roots_then"}
     changes.current(session, "computed_traits", keys=keys, **then)
     before, now = (
