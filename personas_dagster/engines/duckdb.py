@@ -69,6 +69,7 @@ class DuckDBEngine:
                 "checkpoint_threshold": "1TB",
                 # Up to so many profiles that are joined to a log choose its row groups.
                 "dynamic_or_filter_threshold": 1_000,
+                "parquet_metadata_cache": True,  # files do not change
                 "autoinstall_known_extensions": False,
                 "TimeZone": "UTC",
             }
