@@ -227,17 +227,16 @@ def _write(
     find_touched(session, held)
     for step in tables.GRAPH:
         take(step)
-    _prepare_values(session, store, held, published)
-    for step in tables.VALUES:
+    find_whole(session, held, published)
+    take(tables.CHANGED)
+    _prepare_whole(session, store, published)
+    for step in tables.WHOLE:
         take(step)
     return counts
 
 
-def _prepare_values(
-    session: Session, store: ProfileStore, held: Held, published: Published
-) -> None:
-    """All that new rows of values are made of."""
-    find_whole(session, held, published)
+def _prepare_whole(session: Session, store: ProfileStore, published: Published) -> None:
+    """All that whole rows of values are made of."""
     session.register("folded_traits", _folded(session, store))
     if not _count(session, "whole"):
         return

@@ -140,7 +140,9 @@ GRAPH: Sequence[Step] = (
     (("new_links",), (_take("new_links"),)),
 )
 """The steps after it: profiles that were touched."""
-VALUES: Sequence[Step] = (
+CHANGED: Step = (("new_trait_changes",), (_take("new_trait_changes"),))
+"""Then values: whose changed need not be known before."""
+WHOLE: Sequence[Step] = (
     (
         ("whole",),
         tuple(
@@ -149,9 +151,8 @@ VALUES: Sequence[Step] = (
         ),
     ),
     (("new_traits",), (_take("new_traits"),)),
-    (("new_trait_changes",), (_take("new_trait_changes"),)),
 )
-"""The last steps: whose values changed need not be known before."""
+"""The last steps, of other profiles: the engine takes longest for what is written whole."""
 PRUNE = "DELETE FROM events WHERE at < :before"
 COUNTED = ("profiles", "identifiers")
 """Tables whose rows are as many as the graph's."""

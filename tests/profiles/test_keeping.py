@@ -172,8 +172,10 @@ def test_a_merged_profile_is_found_by_what_it_was_known_by(shop: Place) -> None:
 
 def test_what_is_read_ahead_is_what_is_written(place: Place) -> None:
     """Errors are left to the change, so only this tells whether pages are found."""
-    space = place.refresh(identify(1, userId="u1"), order(1, anonymousId="a1"), as_of=day(2))
-    refresh.keep_profiles(space)
+    for number in (1, 2):
+        said = identify(number, userId="u1", traits={"n": number})
+        space = place.refresh(said, order(1, anonymousId="a1"), as_of=day(number))
+        refresh.keep_profiles(space)
     for staged, (names, query) in ahead.QUERIES.items():
         table, _ = tables.TAKEN[staged]
         there = space.profiles.rows(f"SELECT {', '.join(names)} FROM {table}", {})
@@ -215,14 +217,15 @@ def test_died_on_the_way_leaves_the_store_as_it_was(
     refresh.keep_profiles(space)
     before, held = dump(space.profiles), space.profiles.held()
     space = shop.refresh(identify(2, userId="u1", anonymousId="a1"), as_of=day(3))
-    steps = [tables.MESSAGES, *tables.GRAPH, *tables.VALUES]
+    steps = [tables.MESSAGES, *tables.GRAPH, tables.CHANGED, *tables.WHOLE]
     places = [(n, at) for n, (_, statements) in enumerate(steps) for at in range(len(statements))]
     for done, at in places:
         first, *others = [broken(one, at) if n == done else one for n, one in enumerate(steps)]
         with monkeypatch.context() as patch:
             patch.setattr(tables, "MESSAGES", first)
             patch.setattr(tables, "GRAPH", others[: len(tables.GRAPH)])
-            patch.setattr(tables, "VALUES", others[-len(tables.VALUES) :])
+            patch.setattr(tables, "CHANGED", others[len(tables.GRAPH)])
+            patch.setattr(tables, "WHOLE", others[-len(tables.WHOLE) :])
             with pytest.raises(StateUnavailable, match="nowhere"):
                 refresh.keep_profiles(space)
         assert (dump(space.profiles), space.profiles.held()) == (before, held), (done, at)
