@@ -24,8 +24,12 @@ _BY_PROFILE = (
 )
 QUERIES = {  # by table of `tables.STAGED`: columns of it, and how many of their rows are there
     "new_profiles": (("profile_id",), _BY_PROFILE.format(table="profiles")),
-    "new_events": (("profile_id",), _BY_PROFILE.format(table="events")),
     "new_trait_changes": (("profile_id",), _BY_PROFILE.format(table="trait_changes")),
+    "new_events": (
+        ("day", "profile_id"),
+        "SELECT count((SELECT 1 FROM events t WHERE t.day = json_extract(j.value, '$[0]') "
+        "AND t.profile_id = json_extract(j.value, '$[1]') LIMIT 1)) FROM json_each(:keys) j",
+    ),
     "new_identifiers": (
         ("type", "value", "collection"),
         "SELECT count((SELECT 1 FROM identifiers t WHERE t.type = json_extract(j.value, '$[0]') "

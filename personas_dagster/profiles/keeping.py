@@ -110,6 +110,10 @@ def _since(as_of: dt.datetime) -> dt.datetime:
     return as_of - dt.timedelta(days=EVENT_DAYS)
 
 
+def _micros(instant: dt.datetime) -> int:
+    return int(instant.timestamp() * 1_000_000)
+
+
 def _fill(
     store: ProfileStore,
     lake: Lake,
@@ -140,6 +144,7 @@ def _fill(
         since = _since(published.as_of)
         events = rows.events(session, rules=rules, since=since, after_load=0)
         counts["events"] = writer.copy("events", events)
+        writer.copy("event_days", session.stream(rows.EVENT_DAYS))
         writer.hold(_held(session, published))
     return Kept("filled", why, counts["profiles"], counts)
 
@@ -158,6 +163,7 @@ def _held(session: Session, published: Published) -> Held:
         versions=dict(published.versions),
         graph_load=loads["graph_load"] or 0,
         event_load=loads["event_load"] or 0,
+        events_since=_micros(_since(published.as_of)),
         computed=published.computed,
         audiences=published.audiences,
     )
@@ -211,6 +217,8 @@ def _write(
     def new_rows(table: str) -> Iterator[pa.RecordBatchReader]:
         if table == "new_events":
             yield rows.events(session, rules=rules, since=since, after_load=held.event_load)
+        elif table == "new_event_days":
+            yield session.stream(rows.EVENT_DAYS)
         else:
             yield from _new_rows(session, table, held)
 
@@ -223,7 +231,8 @@ def _write(
             behind.run(statement)
 
     take(tables.MESSAGES)
-    behind.run(tables.PRUNE, {"before": int(since.timestamp() * 1_000_000)})
+    for statement in tables.PRUNE:
+        behind.run(statement, {"day": _micros(since) // tables.DAY})
     find_touched(session, held)
     for step in tables.GRAPH:
         take(step)

@@ -103,7 +103,8 @@ class PostgresStore:
                 yield _Writer(connection)
                 # A message may stand there twice: the index of `events` is no key.
                 keys.append("CREATE INDEX ON events (profile_id, at, message_id)")
-                for statement in (*keys, *tables.INDEXES):
+                keys.append("CREATE INDEX ON events (day)")
+                for statement in keys:
                     connection.execute(statement.encode())
                 connection.execute(f"ANALYZE {', '.join(tables.TABLES)}".encode())
                 connection.execute(f"DROP SCHEMA IF EXISTS {_SCHEMA} CASCADE")
@@ -172,7 +173,8 @@ class _Writer:
 
     def hold(self, held: Held) -> None:
         self._connection.execute("DELETE FROM held")
-        self._connection.execute("INSERT INTO held VALUES (%s)", [held.text()])
+        facts = [held.text(), held.events_since]
+        self._connection.execute("INSERT INTO held VALUES (%s, %s)", facts)
 
 
 def _marked(statement: str) -> bytes:

@@ -15,6 +15,7 @@ import msgspec
 
 from personas_dagster.profiles.rows import CLASSES
 from personas_dagster.profiles.store import ProfileStore
+from personas_dagster.profiles.tables import OF_ANY_DAY
 
 _BY_IDENTIFIER = (
     "SELECT coalesce(c.profile_id, i.profile_id) AS profile_id "
@@ -56,7 +57,8 @@ _LINKS = (
 )
 _EVENTS = (
     f"SELECT w.profile_id, {_AS_OF}, e.at, e.message_id, e.event, e.body FROM ({{who}}) w "
-    "LEFT JOIN events e ON e.profile_id = w.profile_id "
+    f"LEFT JOIN events e ON e.profile_id = w.profile_id AND e.{OF_ANY_DAY} "
+    "AND e.at >= (SELECT events_since FROM held) "
     "AND e.at >= :start AND e.at < :end {more} ORDER BY e.at {sort}, e.message_id {sort} "
     "LIMIT :limit"
 )

@@ -18,6 +18,7 @@ import pyarrow as pa
 from personas_dagster.identity.extract import PLAIN, combinations, prepare_extraction
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Session
+from personas_dagster.profiles.tables import DAY
 
 CLASSES = ("audience", "computed_trait", "sql_trait", "custom_trait")
 """By rank: of two values under one key, the first class is shown."""
@@ -131,9 +132,12 @@ PARENTS = "SELECT child_id, parent_id AS profile_id FROM graph_parents {of} ORDE
 # An account's events are those that name it. `month` prunes files, `load_id` row groups.
 _RECENT = """
 CREATE OR REPLACE TEMP TABLE recent_events AS
-SELECT message_id, received_at, source_id, profile_id, account_id FROM events
+SELECT message_id, received_at, source_id, timestamp, profile_id, account_id FROM events
 WHERE type IN ('track', 'page', 'screen') AND (profile_id IS NOT NULL OR account_id IS NOT NULL)
   AND timestamp >= $1 AND month >= strftime($1::TIMESTAMPTZ, '%Y-%m') AND load_id > $2
+"""
+EVENT_DAYS = f"""
+SELECT DISTINCT epoch_us(timestamp) // {DAY} AS day FROM recent_events ORDER BY 1
 """
 _RECENT_DATES = """
 SELECT min(received_at)::DATE AS first, max(received_at)::DATE AS last FROM recent_events
@@ -198,7 +202,8 @@ SELECT r.message_id, r.received_at, r.source_id, r.timestamp, r.type AS message_
 FROM raw_events r
 """
 _EVENTS = f"""
-SELECT coalesce(p.parent_id, e.profile_id) AS profile_id, epoch_us(x.timestamp) AS at,
+SELECT epoch_us(x.timestamp) // {DAY} AS day,
+       coalesce(p.parent_id, e.profile_id) AS profile_id, epoch_us(x.timestamp) AS at,
        x.message_id, x.event,
        '["' || x.message_type || '",' || coalesce(to_json(x.source_id)::VARCHAR, 'null') || ','
        || to_json(list_sort(list_distinct([[i.collection, i.type, i.id]
@@ -219,7 +224,7 @@ FROM (
 JOIN (SELECT * FROM message_rows WHERE received_date BETWEEN $1 AND $2) x
     USING (message_id, received_at)
 LEFT JOIN graph_parents p ON p.child_id = e.profile_id
-ORDER BY 1, 2, 3
+ORDER BY 1, 2, 3, 4
 """
 
 

@@ -143,7 +143,7 @@ class SqliteStore:
                 ending = " WITHOUT ROWID" if name in tables.CLUSTERED else ""
                 connection.execute(f"CREATE TABLE {name} ({columns}){ending}")
             yield _SqliteWriter(connection)
-            for statement in (*tables.INDEXES, *_COUNTING):
+            for statement in _COUNTING:
                 connection.execute(statement)
             connection.execute("COMMIT")
             connection.execute("PRAGMA locking_mode = NORMAL")
@@ -261,7 +261,8 @@ class _SqliteWriter:
 
     def hold(self, held: Held) -> None:
         self._connection.execute("DELETE FROM held")
-        self._connection.execute("INSERT INTO held VALUES (?)", [held.text()])
+        facts = [held.text(), held.events_since]
+        self._connection.execute("INSERT INTO held VALUES (?, ?)", facts)
 
 
 def _remove(path: Path) -> None:

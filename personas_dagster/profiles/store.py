@@ -38,6 +38,7 @@ class Held:
     versions: Mapping[str, int]
     graph_load: int  # the last load whose graph rows it has
     event_load: int  # the last load whose events it has
+    events_since: int  # the first instant whose events it shows, in microseconds since 1970
     computed: tuple[str, ...]  # keys that were defined
     audiences: tuple[str, ...]
 

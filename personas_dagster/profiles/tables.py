@@ -26,13 +26,20 @@ TABLES: Mapping[str, str] = {
     "parents": "child_id TEXT NOT NULL PRIMARY KEY, profile_id TEXT NOT NULL",
     "links": "profile_id TEXT NOT NULL, to_profile_id TEXT NOT NULL, "
     "to_collection TEXT NOT NULL, PRIMARY KEY (profile_id, to_profile_id)",
-    "events": "profile_id TEXT NOT NULL, at BIGINT NOT NULL, message_id TEXT NOT NULL, "
-    "event TEXT, body TEXT NOT NULL, PRIMARY KEY (profile_id, at, message_id)",
-    "held": "facts TEXT NOT NULL",
+    # By whole days since 1970 first: what comes in goes to the pages of a day or two.
+    "events": "day BIGINT NOT NULL, profile_id TEXT NOT NULL, at BIGINT NOT NULL, "
+    "message_id TEXT NOT NULL, event TEXT, body TEXT NOT NULL, "
+    "PRIMARY KEY (day, profile_id, at, message_id)",
+    "event_days": "day BIGINT NOT NULL PRIMARY KEY",
+    # Older events than `events_since` are not shown, and taken out when their day is over.
+    "held": "facts TEXT NOT NULL, events_since BIGINT NOT NULL",
 }
 CLUSTERED = frozenset({"profiles", "trait_changes", "identifiers", "parents", "links", "events"})
 """Tables that SQLite keeps in their key's tree: one page for a row that is looked up."""
-INDEXES = ("CREATE INDEX events_by_time ON events (at)",)
+DAY = 86_400_000_000
+"""Microseconds in a day of `events`."""
+OF_ANY_DAY = "day IN (SELECT day FROM event_days)"
+"""With it, the key of `events` finds a profile's rows."""
 
 STAGED: Mapping[str, str] = {
     "new_profiles": "profile_id TEXT, collection TEXT, created_at BIGINT, first_message_id TEXT, "
@@ -45,7 +52,8 @@ STAGED: Mapping[str, str] = {
     "new_traits": "profile_id TEXT, body TEXT",
     "new_trait_changes": "profile_id TEXT, refresh_id BIGINT, body TEXT",
     "new_links": "profile_id TEXT, to_profile_id TEXT, to_collection TEXT",
-    "new_events": "profile_id TEXT, at BIGINT, message_id TEXT, event TEXT, body TEXT",
+    "new_events": "day BIGINT, profile_id TEXT, at BIGINT, message_id TEXT, event TEXT, body TEXT",
+    "new_event_days": "day BIGINT",
 }
 
 
@@ -71,6 +79,7 @@ def _later(row: str) -> str:
 
 TAKEN: Mapping[str, tuple[str, str]] = {
     "new_events": ("events", "ON CONFLICT DO NOTHING"),
+    "new_event_days": ("event_days", "ON CONFLICT DO NOTHING"),
     "new_identifiers": ("identifiers", "ON CONFLICT DO NOTHING"),
     "new_profiles": (
         "profiles",
@@ -100,7 +109,10 @@ def _take(staged: str) -> str:
 Step = tuple[Sequence[str], Sequence[str]]
 """Tables of `STAGED`, and what is run when these and those of earlier steps are filled."""
 
-MESSAGES: Step = (("new_events",), (_take("new_events"),))
+MESSAGES: Step = (
+    ("new_events", "new_event_days"),
+    (_take("new_events"), _take("new_event_days")),
+)
 """The first step of a change: which profiles are touched need not be known for it."""
 
 _CHILDREN = "(SELECT child_id FROM new_parents)"
@@ -122,10 +134,10 @@ GRAPH: Sequence[Step] = (
             "FROM new_parents n JOIN profiles p ON p.profile_id = n.child_id "
             "WHERE p.external_ids <> '[]' GROUP BY n.profile_id) AS n "
             "WHERE profiles.profile_id = n.profile_id",
-            "INSERT INTO events SELECT n.profile_id, e.at, e.message_id, e.event, e.body "
-            "FROM new_parents n JOIN events e ON e.profile_id = n.child_id "
-            "WHERE true ON CONFLICT DO NOTHING",
-            f"DELETE FROM events WHERE profile_id IN {_CHILDREN}",
+            "INSERT INTO events SELECT e.day, n.profile_id, e.at, e.message_id, e.event, e.body "
+            "FROM new_parents n CROSS JOIN events e WHERE e.profile_id = n.child_id "
+            f"AND e.{OF_ANY_DAY} ON CONFLICT DO NOTHING",
+            f"DELETE FROM events WHERE profile_id IN {_CHILDREN} AND {OF_ANY_DAY}",
             "DELETE FROM links WHERE profile_id IN (SELECT to_profile_id FROM links "
             f"WHERE profile_id IN {_CHILDREN}) AND to_profile_id IN {_CHILDREN}",
             *(
@@ -153,7 +165,7 @@ WHOLE: Sequence[Step] = (
     (("new_traits",), (_take("new_traits"),)),
 )
 """The last steps, of other profiles: the engine takes longest for what is written whole."""
-PRUNE = "DELETE FROM events WHERE at < :before"
+PRUNE = tuple(f"DELETE FROM {table} WHERE day < :day" for table in ("events", "event_days"))
 COUNTED = ("profiles", "identifiers")
 """Tables whose rows are as many as the graph's."""
 _TOUCHED = "(SELECT profile_id FROM touched)"
@@ -162,9 +174,10 @@ FORGET = (
     f"WHERE profile_id IN {_TOUCHED}) AND to_profile_id IN {_TOUCHED}",
     f"DELETE FROM identifiers WHERE profile_id IN {_TOUCHED} OR profile_id IN "
     f"(SELECT child_id FROM parents WHERE profile_id IN {_TOUCHED})",
+    f"DELETE FROM events WHERE profile_id IN {_TOUCHED} AND {OF_ANY_DAY}",
     *(
         f"DELETE FROM {table} WHERE profile_id IN {_TOUCHED}"
-        for table in ("links", "events", "traits", "trait_changes", "profiles", "parents")
+        for table in ("links", "traits", "trait_changes", "profiles", "parents")
     ),
 )
 """Every row of the profiles in `touched`, which are no children of others."""

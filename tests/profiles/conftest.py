@@ -55,7 +55,8 @@ def dump(store: ProfileStore) -> dict[str, list[tuple[object, ...]]]:
         "identifiers": "*",
         "parents": "*",
         "links": "*",
-        "events": "profile_id, at, message_id, event, body",
+        "events": "day, profile_id, at, message_id, event, body",
+        "event_days": "day",
     }
     rows = {
         table: sorted(
@@ -66,6 +67,10 @@ def dump(store: ProfileStore) -> dict[str, list[tuple[object, ...]]]:
     rows["profiles"] = [
         (*row[:-1], sorted(msgspec.json.decode(row[-1]))) for row in rows["profiles"]
     ]
+    shown = store.rows("SELECT events_since FROM held", {})
+    rows["events"] = [row for row in rows["events"] if row[2] >= shown[0][0]]
+    days = {row[0] for row in rows["events"]}
+    rows["event_days"] = [row for row in rows["event_days"] if row[0] in days]
     return rows | {"traits": traits(store)}
 
 

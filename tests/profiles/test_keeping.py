@@ -299,7 +299,7 @@ def test_forgotten_without_a_byte_left(shop: Place) -> None:
     left = dump(store)
     # The account's events are its own, but name the user: the caller says what else to forget.
     assert "forget-me" not in repr({k: v for k, v in left.items() if k != "events"})
-    assert all(row[0] != gone for row in left["events"])
+    assert all(row[1] != gone for row in left["events"])
     assert {row[1] for row in left["identifiers"]} == {"keep-me", "g1"}
 
 
