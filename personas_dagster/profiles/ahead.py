@@ -18,12 +18,21 @@ import pyarrow as pa
 
 _READERS = 8
 _ASKED = 1_000  # rows a query
+_ON_A_PAGE = 12  # rows of `profiles`, at most
 _BY_PROFILE = (
     "SELECT count((SELECT 1 FROM {table} t WHERE t.profile_id = j.value LIMIT 1)) "
     "FROM json_each(:keys) j"
 )
 QUERIES = {  # by table of `tables.STAGED`: columns of it, and how many of their rows are there
-    "new_profiles": (("profile_id",), _BY_PROFILE.format(table="profiles")),
+    # Their rows grow, and new ones come between: a full page takes its neighbours' room.
+    "new_profiles": (
+        ("profile_id",),
+        _BY_PROFILE.format(table="profiles")
+        + " WHERE (SELECT count(*) FROM (SELECT 1 FROM profiles t WHERE t.profile_id >= j.value "
+        f"ORDER BY t.profile_id LIMIT {_ON_A_PAGE})) + (SELECT count(*) FROM (SELECT 1 "
+        "FROM profiles t WHERE t.profile_id < j.value ORDER BY t.profile_id DESC "
+        f"LIMIT {_ON_A_PAGE})) >= 0",
+    ),
     "new_trait_changes": (("profile_id",), _BY_PROFILE.format(table="trait_changes")),
     "new_events": (
         ("day", "profile_id"),

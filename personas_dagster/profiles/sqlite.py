@@ -23,9 +23,8 @@ from personas_dagster.profiles.store import Held
 
 _BUSY_SECONDS = 30.0
 _CACHE_KIB = 65_536
-# What a change goes to, up to so much: a page that is written to the log before the end is written
-# more than once, and what came after it as well.
-_WRITING_KIB = 1_310_720
+# Rows come in order, so a page is done with when it leaves: more would only be written at the end.
+_WRITING_KIB = 131_072
 _SUFFIXES = ("", "-wal", "-shm")
 
 # Counting the rows themselves reads gigabytes, so the database keeps the count.
