@@ -18,6 +18,7 @@ import pyarrow as pa
 
 _READERS = 8
 _ASKED = 1_000  # rows a query
+_WAITING = 400  # queries; where more wait, the change is not behind but ahead
 _ON_A_PAGE = 12  # rows of `profiles`, at most
 _BY_PROFILE = (
     "SELECT count((SELECT 1 FROM {table} t WHERE t.profile_id = j.value LIMIT 1)) "
@@ -55,6 +56,7 @@ class Ahead:
         self._connect = connect
         self._pool = ThreadPoolExecutor(_READERS, "profile-store-ahead")
         self._local = threading.local()
+        self._room = threading.Semaphore(_WAITING)
         self._opened: list[sqlite3.Connection] = []
 
     def read(self, table: str, rows: pa.RecordBatch) -> None:
@@ -65,9 +67,11 @@ class Ahead:
         columns = [rows.column(name).to_pylist() for name in names]
         keys = columns[0] if len(names) == 1 else list(zip(*columns, strict=True))
         for start in range(0, len(keys), _ASKED):
-            self._pool.submit(self._ask, query, keys[start : start + _ASKED])
+            if self._room.acquire(blocking=False):
+                self._pool.submit(self._ask, query, keys[start : start + _ASKED])
 
     def _ask(self, query: str, keys: Sequence[object]) -> None:
+        self._room.release()
         # Whatever is wrong with the file, the change meets it too, and says so.
         with suppress(sqlite3.Error):
             reader = getattr(self._local, "reader", None)

@@ -28,6 +28,7 @@ from personas_dagster.traits import slices
 from personas_dagster.traits.world import prepare_values
 
 EVENT_DAYS = 14
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _HELD = 25_000_000  # values that are put together at once
 _GRAPH = ("profiles", "identifiers", "merges", "account_links")
 _LOADS = """
@@ -111,7 +112,7 @@ def _since(as_of: dt.datetime) -> dt.datetime:
 
 
 def _micros(instant: dt.datetime) -> int:
-    return int(instant.timestamp() * 1_000_000)
+    return (instant - _EPOCH) // dt.timedelta(microseconds=1)
 
 
 def _fill(
@@ -142,9 +143,9 @@ def _fill(
             for some in slices.conditions(values, most=_HELD)
         )
         since = _since(published.as_of)
-        events = rows.events(session, rules=rules, since=since, after_load=0)
+        events = rows.events(session, rules=rules, since=since, as_of=published.as_of, after_load=0)
         counts["events"] = writer.copy("events", events)
-        writer.copy("event_days", session.stream(rows.EVENT_DAYS))
+        writer.copy("event_days", session.stream(rows.DAYS_OF_EVENTS))
         writer.hold(_held(session, published))
     return Kept("filled", why, counts["profiles"], counts)
 
@@ -210,15 +211,21 @@ def _write(
     published: Published,
     rules: IdentityRules,
 ) -> Mapping[str, int]:
-    """Change the store's tables; returns the rows that were new, by table."""
+    """Change the store's tables; returns the rows that were written, by table."""
     counts: Counter[str] = Counter()
     since = _since(published.as_of)
 
     def new_rows(table: str) -> Iterator[pa.RecordBatchReader]:
         if table == "new_events":
-            yield rows.events(session, rules=rules, since=since, after_load=held.event_load)
+            yield rows.events(
+                session,
+                rules=rules,
+                since=since,
+                as_of=published.as_of,
+                after_load=held.event_load,
+            )
         elif table == "new_event_days":
-            yield session.stream(rows.EVENT_DAYS)
+            yield session.stream(rows.DAYS_OF_EVENTS)
         else:
             yield from _new_rows(session, table, held)
 

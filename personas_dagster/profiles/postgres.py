@@ -97,12 +97,11 @@ class PostgresStore:
                 keys = []
                 for name, columns in tables.TABLES.items():
                     plain, key = _without_key(columns)
-                    connection.execute(f"CREATE TABLE {name} ({plain})".encode())
+                    connection.execute(f"CREATE TABLE {name} ({_by_bytes(plain)})".encode())
                     if key and name != "events":
                         keys.append(f"ALTER TABLE {name} ADD PRIMARY KEY ({key})")
                 yield _Writer(connection)
-                # A message may stand there twice: the index of `events` is no key.
-                keys.append("CREATE INDEX ON events (profile_id, at, message_id)")
+                keys.append("CREATE UNIQUE INDEX ON events (profile_id, at, message_id)")
                 keys.append("CREATE INDEX ON events (day)")
                 for statement in keys:
                     connection.execute(statement.encode())
@@ -117,26 +116,9 @@ class PostgresStore:
         try:
             with self._connection(_SCHEMA) as connection:
                 for name, columns in tables.STAGED.items():
-                    statement = f"CREATE TEMP TABLE {name} ({columns}) ON COMMIT DROP"
+                    statement = f"CREATE TEMP TABLE {name} ({_by_bytes(columns)}) ON COMMIT DROP"
                     connection.execute(statement.encode())
                 yield _Writer(connection)
-        except psycopg.Error as error:
-            raise self._unavailable(error) from error
-
-    def forget(self, profile_ids: Sequence[str]) -> None:
-        if self.held() is None:
-            return
-        try:
-            with self._connection(_SCHEMA) as connection:
-                connection.execute("CREATE TEMP TABLE touched (profile_id TEXT) ON COMMIT DROP")
-                connection.execute(
-                    "INSERT INTO touched SELECT unnest(%s::TEXT[])", [list(profile_ids)]
-                )
-                for statement in tables.FORGET:
-                    connection.execute(statement.encode())
-            with psycopg.connect(self._conninfo, autocommit=True) as connection:
-                names = ", ".join(f"{_SCHEMA}.{name}" for name in tables.TABLES)
-                connection.execute(f"VACUUM (FULL) {names}".encode())
         except psycopg.Error as error:
             raise self._unavailable(error) from error
 
@@ -180,6 +162,11 @@ class _Writer:
 def _marked(statement: str) -> bytes:
     """`:name` as psycopg writes it."""
     return re.sub(r"(?<!:):(\w+)", r"%(\1)s", statement).encode()
+
+
+def _by_bytes(columns: str) -> str:
+    """Columns whose text is compared as SQLite and the engine compare it, in any locale."""
+    return columns.replace(" TEXT", ' TEXT COLLATE "C"')
 
 
 def _without_key(columns: str) -> tuple[str, str]:

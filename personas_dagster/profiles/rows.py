@@ -18,12 +18,13 @@ import pyarrow as pa
 from personas_dagster.identity.extract import PLAIN, combinations, prepare_extraction
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Session
-from personas_dagster.profiles.tables import DAY
+from personas_dagster.profiles.tables import DAY, LATER
 
 CLASSES = ("audience", "computed_trait", "sql_trait", "custom_trait")
 """By rank: of two values under one key, the first class is shown."""
 
-# Whoever was ever in and is no more: false since the last exit.
+# Whoever was ever in and is no more: false since the last exit. Where an audience's definition is
+# gone, what is said of the profile under its key comes first.
 _SHOWN_VALUES = """
 CREATE OR REPLACE TEMP VIEW shown_values AS
 SELECT CASE class WHEN 'computed_trait' THEN 1 WHEN 'sql_trait' THEN 2 ELSE 3 END AS class,
@@ -38,6 +39,9 @@ FROM (
         SELECT audience, profile_id, max("at") AS "at" FROM {changes} GROUP BY ALL
     ) f ANTI JOIN members m ON m.audience = f.audience AND m.profile_id = f.profile_id
 ) a LEFT JOIN defined_audiences d ON d.key = a.audience
+WHERE d.key IS NOT NULL OR NOT EXISTS (
+    SELECT 1 FROM trait_values o
+    WHERE o.class = 'custom_trait' AND o.profile_id = a.profile_id AND o.key = a.audience)
 """
 _CHANGES = """(
     SELECT c.audience, coalesce(p.parent_id, c.profile_id) AS profile_id, c.at
@@ -130,15 +134,15 @@ ORDER BY ALL
 """
 PARENTS = "SELECT child_id, parent_id AS profile_id FROM graph_parents {of} ORDER BY child_id"
 # An account's events are those that name it. `month` prunes files, `load_id` row groups.
-_RECENT = """
+_RECENT = f"""
 CREATE OR REPLACE TEMP TABLE recent_events AS
-SELECT message_id, received_at, source_id, timestamp, profile_id, account_id FROM events
+SELECT CASE WHEN timestamp < $3::TIMESTAMPTZ THEN epoch_us(timestamp) // {DAY}
+            ELSE {LATER} END AS day,
+       message_id, received_at, source_id, profile_id, account_id FROM events
 WHERE type IN ('track', 'page', 'screen') AND (profile_id IS NOT NULL OR account_id IS NOT NULL)
   AND timestamp >= $1 AND month >= strftime($1::TIMESTAMPTZ, '%Y-%m') AND load_id > $2
 """
-EVENT_DAYS = f"""
-SELECT DISTINCT epoch_us(timestamp) // {DAY} AS day FROM recent_events ORDER BY 1
-"""
+DAYS_OF_EVENTS = "SELECT DISTINCT day FROM recent_events ORDER BY day"
 _RECENT_DATES = """
 SELECT min(received_at)::DATE AS first, max(received_at)::DATE AS last FROM recent_events
 """
@@ -202,7 +206,7 @@ SELECT r.message_id, r.received_at, r.source_id, r.timestamp, r.type AS message_
 FROM raw_events r
 """
 _EVENTS = f"""
-SELECT epoch_us(x.timestamp) // {DAY} AS day,
+SELECT e.day,
        coalesce(p.parent_id, e.profile_id) AS profile_id, epoch_us(x.timestamp) AS at,
        x.message_id, x.event,
        '["' || x.message_type || '",' || coalesce(to_json(x.source_id)::VARCHAR, 'null') || ','
@@ -215,24 +219,35 @@ SELECT epoch_us(x.timestamp) // {DAY} AS day,
        || ',' || coalesce(nullif(x.shown_properties, ''), '{{}}')
        || ',' || coalesce(nullif(x.shown_context, ''), '{{}}') || ']' AS body
 FROM (
-    SELECT message_id, received_at, source_id, profile_id FROM recent_events
+    SELECT day, message_id, received_at, source_id, profile_id FROM recent_events
     WHERE profile_id IS NOT NULL
     UNION ALL
-    SELECT message_id, received_at, source_id, account_id FROM recent_events
+    SELECT day, message_id, received_at, source_id, account_id FROM recent_events
     WHERE account_id IS NOT NULL
 ) e
 JOIN (SELECT * FROM message_rows WHERE received_date BETWEEN $1 AND $2) x
     USING (message_id, received_at)
 LEFT JOIN graph_parents p ON p.child_id = e.profile_id
+QUALIFY row_number() OVER (
+    PARTITION BY coalesce(p.parent_id, e.profile_id), x.timestamp, x.message_id
+    ORDER BY x.received_at) = 1
 ORDER BY 1, 2, 3, 4
 """
 
 
 def events(
-    session: Session, *, rules: IdentityRules, since: dt.datetime, after_load: int
+    session: Session,
+    *,
+    rules: IdentityRules,
+    since: dt.datetime,
+    as_of: dt.datetime,
+    after_load: int,
 ) -> pa.RecordBatchReader:
-    """Events of profiles since an instant, of loads after one."""
-    session.run(_RECENT, [since, after_load])
+    """Events of profiles since an instant, of loads after one.
+
+    Those of more than a day after `as_of` share the day `tables.LATER`: clocks go wrong by years.
+    """
+    session.run(_RECENT, [since, after_load, as_of + dt.timedelta(days=1)])
     dates = session.fetch(_RECENT_DATES).to_pylist()[0]
     days = dates["first"] or since.date(), dates["last"] or since.date()
     session.view("raw_events", days=days)

@@ -178,6 +178,7 @@ class SqliteStore:
         connection = self._connect(self._current())
         try:
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA secure_delete = ON")  # not every build has it so
             connection.execute(f"PRAGMA cache_size = -{_WRITING_KIB}")
             connection.execute("PRAGMA wal_autocheckpoint = 0")  # once, at the end
             connection.execute("PRAGMA temp_store = MEMORY")
@@ -196,30 +197,6 @@ class SqliteStore:
                 ahead.close()
             connection.execute("COMMIT")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.Error as error:
-            raise self._unavailable(error) from error
-        finally:
-            connection.close()
-
-    def forget(self, profile_ids: Sequence[str]) -> None:
-        if not self._pointer.exists():
-            return
-        connection = self._connect(self._current())
-        try:
-            connection.execute("PRAGMA secure_delete = ON")
-            connection.execute("CREATE TEMP TABLE touched (profile_id TEXT)")
-            connection.execute("BEGIN IMMEDIATE")
-            rows = [(profile_id,) for profile_id in profile_ids]
-            connection.executemany("INSERT INTO touched VALUES (?)", rows)
-            for statement in tables.FORGET:
-                connection.execute(statement)
-            connection.execute("COMMIT")
-            busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if busy:
-                raise StateUnavailable(
-                    f"profile store {self.folder}: a reader holds on to what is to be forgotten; "
-                    "try again"
-                )
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
         finally:

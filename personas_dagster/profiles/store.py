@@ -91,9 +91,6 @@ class ProfileStore(Protocol):
     def rows(self, query: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """Rows of one query of `reading`; StateUnavailable when the database does not answer."""
 
-    def forget(self, profile_ids: Sequence[str]) -> None:
-        """Take every row of these profiles out, so that no byte of it stays in a file."""
-
     def close(self) -> None:
         """Close this process's connections."""
 

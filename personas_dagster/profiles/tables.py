@@ -38,6 +38,8 @@ CLUSTERED = frozenset({"profiles", "trait_changes", "identifiers", "parents", "l
 """Tables that SQLite keeps in their key's tree: one page for a row that is looked up."""
 DAY = 86_400_000_000
 """Microseconds in a day of `events`."""
+LATER = 9_999_999
+"""The day of events that lie in the future."""
 OF_ANY_DAY = "day IN (SELECT day FROM event_days)"
 """With it, the key of `events` finds a profile's rows."""
 
@@ -168,16 +170,3 @@ WHOLE: Sequence[Step] = (
 PRUNE = tuple(f"DELETE FROM {table} WHERE day < :day" for table in ("events", "event_days"))
 COUNTED = ("profiles", "identifiers")
 """Tables whose rows are as many as the graph's."""
-_TOUCHED = "(SELECT profile_id FROM touched)"
-FORGET = (
-    "DELETE FROM links WHERE profile_id IN (SELECT to_profile_id FROM links "
-    f"WHERE profile_id IN {_TOUCHED}) AND to_profile_id IN {_TOUCHED}",
-    f"DELETE FROM identifiers WHERE profile_id IN {_TOUCHED} OR profile_id IN "
-    f"(SELECT child_id FROM parents WHERE profile_id IN {_TOUCHED})",
-    f"DELETE FROM events WHERE profile_id IN {_TOUCHED} AND {OF_ANY_DAY}",
-    *(
-        f"DELETE FROM {table} WHERE profile_id IN {_TOUCHED}"
-        for table in ("links", "traits", "trait_changes", "profiles", "parents")
-    ),
-)
-"""Every row of the profiles in `touched`, which are no children of others."""

@@ -10,6 +10,7 @@ import pytest
 from personas_dagster import spaces
 from personas_dagster.profiles.reading import added_up
 from personas_dagster.profiles.store import ProfileStore, open_store
+from personas_dagster.profiles.tables import DAY
 from personas_dagster.state import State
 from tests.conftest import postgres_database
 from tests.place import SPACE, Place
@@ -55,7 +56,7 @@ def dump(store: ProfileStore) -> dict[str, list[tuple[object, ...]]]:
         "identifiers": "*",
         "parents": "*",
         "links": "*",
-        "events": "day, profile_id, at, message_id, event, body",
+        "events": "profile_id, at, message_id, event, body",
         "event_days": "day",
     }
     rows = {
@@ -67,10 +68,12 @@ def dump(store: ProfileStore) -> dict[str, list[tuple[object, ...]]]:
     rows["profiles"] = [
         (*row[:-1], sorted(msgspec.json.decode(row[-1]))) for row in rows["profiles"]
     ]
-    shown = store.rows("SELECT events_since FROM held", {})
-    rows["events"] = [row for row in rows["events"] if row[2] >= shown[0][0]]
-    days = {row[0] for row in rows["events"]}
-    rows["event_days"] = [row for row in rows["event_days"] if row[0] in days]
+    # Whole days are taken out: what is shown of the first one, and that there are no others.
+    ((since,),) = store.rows("SELECT events_since FROM held", {})
+    assert all(row[1] >= since - DAY for row in rows["events"])
+    rows["events"] = [row for row in rows["events"] if int(str(row[1])) >= since]
+    used = {row[0] for row in store.rows("SELECT DISTINCT day FROM events", {})}
+    rows["event_days"] = [row for row in rows["event_days"] if row[0] in used]
     return rows | {"traits": traits(store)}
 
 

@@ -76,6 +76,7 @@ def messages(chance: random.Random, first: float) -> Iterator[dict[str, Any]]:
         else:
             traits = {
                 "email": f"p{chance.randint(1, 6)}@x.test",
+                chance.choice(["big", "spent", "other"]): number,
                 "n": chance.choice([1, "é", None]),
             }
             yield identify(when, traits=traits, **who)
@@ -166,8 +167,6 @@ def test_a_merged_profile_is_found_by_what_it_was_known_by(shop: Place) -> None:
         ("anonymous_id", "a1"),
         ("user_id", "u1"),
     ]
-    store.forget([one[0].profile_id])
-    assert {name: rows for name, rows in dump(store).items() if rows} == {}
 
 
 def test_what_is_read_ahead_is_what_is_written(place: Place) -> None:
@@ -184,14 +183,41 @@ def test_what_is_read_ahead_is_what_is_written(place: Place) -> None:
         assert found == len(keys) > 0, staged
 
 
+def shown(store: ProfileStore, user_id: str) -> list[reading.Event]:
+    wanted = reading.Wanted("users", f"user_id:{user_id}")
+    found = reading.events(store, wanted, reading.EventsWanted(limit=9))
+    assert found
+    return found[1]
+
+
 def test_events_fall_out_after_14_days(shop: Place) -> None:
     space = shop.refresh(order(1, userId="u1"), order(3, userId="u1", messageId="m"), as_of=day(4))
     refresh.keep_profiles(space)
     assert len(dump(space.profiles)["events"]) == 2
-    for as_of, left in ((15, 2), (15.5, 1), (17.5, 0)):
+    for as_of, left, stored in ((15, 2, 2), (15.5, 1, 2), (16, 1, 1), (17.5, 0, 1), (18, 0, 0)):
         space = shop.refresh(as_of=day(as_of))
         refresh.keep_profiles(space)
-        assert len(dump(space.profiles)["events"]) == left, as_of
+        assert len(shown(space.profiles, "u1")) == left, as_of
+        for table in ("events", "event_days"):  # whole days are taken out
+            there = space.profiles.rows(f"SELECT day FROM {table}", {})
+            assert len(there) == stored, (table, as_of)
+
+
+def test_events_of_clocks_that_go_wrong(shop: Place) -> None:
+    """However many days ahead of their time, they take one more look each."""
+    ahead = [order(1, userId="u1", messageId=f"m{n}", timestamp=at(30 * n)) for n in range(1, 4)]
+    space = shop.refresh(order(1, userId="u1"), *ahead, as_of=day(2))
+    refresh.keep_profiles(space)
+    assert len(shown(space.profiles, "u1")) == 4
+    assert len(dump(space.profiles)["event_days"]) == 2
+
+
+def test_a_message_that_came_twice_is_shown_once(shop: Place) -> None:
+    for received in (1, 9):  # later than messages are compared with
+        same = order(received, userId="u1", messageId="m", timestamp=at(0.5))
+        space = shop.refresh(same, as_of=day(received + 1))
+        refresh.keep_profiles(space)
+        assert len(shown(space.profiles, "u1")) == 1
 
 
 def test_filled_in_slices(shop: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,24 +309,6 @@ def test_readers_see_the_old_store_until_a_change_ends(shop: Place) -> None:
         writer.run("DELETE FROM profiles")
         assert len(dump(space.profiles)["profiles"]) == 1
     assert dump(space.profiles)["profiles"] == []
-
-
-def test_forgotten_without_a_byte_left(shop: Place) -> None:
-    space = shop.refresh(
-        identify(1, userId="forget-me", anonymousId="a1", traits={"city": "forget-me"}),
-        order(1, userId="forget-me", context={"groupId": "g1"}),
-        identify(1, userId="keep-me"),
-        as_of=day(2),
-    )
-    refresh.keep_profiles(space)
-    store: ProfileStore = space.profiles
-    (gone,) = {row[3] for row in dump(store)["identifiers"] if row[1] == "forget-me"}
-    store.forget([str(gone)])
-    left = dump(store)
-    # The account's events are its own, but name the user: the caller says what else to forget.
-    assert "forget-me" not in repr({k: v for k, v in left.items() if k != "events"})
-    assert all(row[1] != gone for row in left["events"])
-    assert {row[1] for row in left["identifiers"]} == {"keep-me", "g1"}
 
 
 class Written:
