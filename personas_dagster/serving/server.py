@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 _HANDED = "PERSONAS_SERVE"
+_PARENT = "PERSONAS_SERVER_PARENT"
 _GRACE_SECONDS = 30
 _START_SECONDS = 120  # a worker that does not answer for so long is replaced
 _KEEP_ALIVE_SECONDS = 75  # longer than the minute that load balancers keep a connection
@@ -59,7 +60,8 @@ def application() -> FastAPI:
 
     settings = msgspec.json.decode(os.environ[_HANDED], type=Settings)
     if settings.workers > 1:
-        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+        parent = int(os.environ[_PARENT])  # it may have been killed while this worker started
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     logs.configure(logging.WARNING if settings.quiet else logging.INFO)
     spaces = open_spaces(Path(settings.root), settings.spaces)
     keys, _ = write_keys.read(spaces, allow_missing=settings.allow_missing_keys)
@@ -93,6 +95,7 @@ def run(settings: Settings) -> None:
     with tempfile.TemporaryDirectory(prefix="personas-metrics-") as folder:
         if settings.workers > 1:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+            os.environ[_PARENT] = str(os.getpid())
         uvicorn.run(
             f"{application.__module__}:{application.__name__}",
             factory=True,

@@ -34,7 +34,8 @@ class ServerProcess:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
+    def launch(self) -> None:
+        """Start it, and leave it to itself."""
         command = [str(COMMAND), "serve", "--port", str(self.port), "--workers", str(self.workers)]
         command += self.options
         with self.log.open("ab") as log:
@@ -45,6 +46,11 @@ class ServerProcess:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def start(self) -> None:
+        """Start it, and come back when it is ready."""
+        self.launch()
+        assert self.process is not None
         for _ in range(1_200):
             if self.process.poll() is not None:
                 raise AssertionError(self.log.read_text()[-2_000:])

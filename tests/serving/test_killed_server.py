@@ -108,3 +108,17 @@ def test_workers_end_with_their_parent(new_place: Callable[[], Place]) -> None:
         assert psutil.wait_procs(tree, timeout=60)[1] == []
         server.start()  # the port is free
         assert server.stop() == 0
+
+
+def test_workers_end_whose_parent_was_killed_while_they_started(
+    new_place: Callable[[], Place],
+) -> None:
+    server = ServerProcess(web_place(new_place).root, workers=2)
+    server.launch()
+    assert server.process is not None
+    parent = psutil.Process(server.process.pid)
+    while len(tree := parent.children(recursive=True)) < 2:
+        time.sleep(0.01)
+    server.process.kill()
+    server.process.wait()
+    assert psutil.wait_procs(tree, timeout=60)[1] == []
