@@ -71,7 +71,9 @@ class SqliteStore:
     # Reading
 
     def held(self) -> Held | None:
-        rows = self.rows("SELECT facts FROM held", {}) if self._pointer.exists() else []
+        if not (self._pointer.exists() and self._current().exists()):
+            return None  # not filled, or taken away: a refresh makes it again
+        rows = self.rows("SELECT facts FROM held", {})
         return Held.read(rows[0][0]) if rows else None
 
     def rows(self, query: str, parameters: Mapping[str, Any]) -> Sequence[Sequence[Any]]:

@@ -38,9 +38,9 @@ class Held:
     versions: Mapping[str, int]
     graph_load: int  # the last load whose graph rows it has
     event_load: int  # the last load whose events it has
-    events_since: int  # the first instant whose events it shows, in microseconds since 1970
     computed: tuple[str, ...]  # keys that were defined
     audiences: tuple[str, ...]
+    events_since: int = 0  # the first instant whose events it shows, in microseconds since 1970
 
     def text(self) -> str:
         return msgspec.json.encode(self).decode()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-FORMAT = 3
+FORMAT = 4
 """Raised when the tables or bodies change: a store of another format is made again."""
 
 TABLES: Mapping[str, str] = {

@@ -18,7 +18,7 @@ from personas_dagster.errors import StateUnavailable
 from personas_dagster.profiles import ahead, keeping, reading, tables, touched
 from personas_dagster.profiles.behind import Behind
 from personas_dagster.profiles.sqlite import SqliteStore
-from personas_dagster.profiles.store import ProfileStore, Published
+from personas_dagster.profiles.store import Held, ProfileStore, Published
 from personas_dagster.spaces import Space
 from tests.place import Place
 from tests.profiles.conftest import dump
@@ -258,6 +258,29 @@ def test_died_on_the_way_leaves_the_store_as_it_was(
     kept = refresh.keep_profiles(space)
     assert kept is not None and kept.how == "changed"
     assert dump(space.profiles) == again(shop, space, tmp_path / "fresh")
+
+
+def test_a_store_whose_file_was_taken_away_is_filled_anew(place: Place) -> None:
+    space = place.refresh(identify(1, userId="u1"), as_of=day(2))
+    refresh.keep_profiles(space)
+    (file,) = place.root.glob("**/profiles/*.db")
+    file.unlink()
+    space = place.refresh(as_of=day(3))
+    with pytest.raises(StateUnavailable, match="is missing; run a refresh"):
+        dump(space.profiles)
+    kept = refresh.keep_profiles(space)
+    assert kept is not None and kept.how == "filled"
+    assert len(dump(space.profiles)["profiles"]) == 1
+
+
+def test_what_an_older_version_held_is_read() -> None:
+    """So that a refresh says why the store is made again."""
+    older = (
+        '{"format":2,"refresh_id":1,"as_of":"2026-03-01T01:00:00Z","versions":{"events":1},'
+        '"graph_load":1,"event_load":1,"computed":["spent"],"audiences":[]}'
+    )
+    held = Held.read(older)
+    assert held is not None and held.format < tables.FORMAT
 
 
 def test_fill_that_dies_leaves_the_old_store(shop: Place, monkeypatch: pytest.MonkeyPatch) -> None:
