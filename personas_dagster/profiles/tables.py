@@ -88,7 +88,7 @@ TAKEN: Mapping[str, tuple[str, str]] = {
         f"ON CONFLICT (profile_id) DO UPDATE SET {_later('excluded')}, "
         f"external_ids = {_joined('profiles.external_ids', 'excluded.external_ids')}",
     ),
-    "new_traits": ("traits", "ON CONFLICT (profile_id) DO UPDATE SET body = excluded.body"),
+    "new_traits": ("traits", ""),
     "new_trait_changes": ("trait_changes", ""),
     "new_links": ("links", "ON CONFLICT DO NOTHING"),
 }
