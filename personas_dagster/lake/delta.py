@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import (
+    ColumnProperties,
+    CommitProperties,
+    DeltaTable,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.fs import DeltaStorageHandler
 from deltalake.transaction import AddAction
@@ -22,7 +29,14 @@ from personas_dagster.lake.tables import TABLES, Table
 # Files of this size are left alone, so that what is joined again and again stays small.
 _COMPACTED_BYTES = 32_000_000
 _KEPT_HOURS = 24 * 7  # files that went stay as long as a reader could need them
-_WRITER = WriterProperties(compression="ZSTD", compression_level=1, max_row_group_size=122_880)
+# Columns of which a row group has so many values that a dictionary fills up and is given up.
+_MANY_VALUES = ("profile_id", "message_id", "timestamp", "received_at")
+_WRITER = WriterProperties(
+    compression="ZSTD",
+    compression_level=1,
+    max_row_group_size=122_880,
+    column_properties={name: ColumnProperties(dictionary_enabled=False) for name in _MANY_VALUES},
+)
 _DAY = "partition.received_date"
 _LOG_KEPT = "delta.logRetentionDuration"
 
