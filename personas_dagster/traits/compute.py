@@ -32,6 +32,7 @@ from personas_dagster.traits.standing import (
     touch,
 )
 from personas_dagster.traits.world import (
+    LATE,
     evaluate_everybody,
     gather_messages,
     prepare_values,
@@ -138,7 +139,9 @@ class _Pass:
         layers = prepare_world(self.session, typed=typed, of=of)
         made = plan(wanted, as_of=self.as_of, audiences=self.audiences, layers=layers)
         if self.base:
-            gather_messages(self.session, layers, made)
+            received = any(one.received_after for one in wanted)  # then it is read for itself
+            late = LATE.keys() - ({"received_at"} if received else set())
+            gather_messages(self.session, layers, made, of="touched_ids", late=late)
             evaluate(self.session, made)
         else:
             evaluate_everybody(self.session, layers, made)

@@ -107,6 +107,16 @@ SELECT collection, profile_id, key, arg_min(value, class) AS value FROM (
 """
 
 
+# Columns that only settle the order of an event's messages at one instant; mostly there are none
+# such, and to read these columns costs as much as all others.
+LATE = {"received_at": "TIMESTAMPTZ", "message_id": "VARCHAR"}
+_TIED = """
+CREATE OR REPLACE TEMP TABLE tied AS
+SELECT o.profile_id, o.root_id FROM {of} o WHERE o.root_id IN (
+    SELECT profile_id FROM ({stamps}) GROUP BY event, profile_id, timestamp HAVING count(*) > 1)
+"""
+
+
 MOST = 20_000_000  # messages that are evaluated at once
 _SLICED_PROFILES = """
 CREATE OR REPLACE TEMP TABLE profiles AS SELECT * FROM all_profiles WHERE {some}
@@ -220,7 +230,7 @@ def evaluate_everybody(session: Session, layers: Sequence[Layer], made: Plan) ->
         evaluate(session, made)
         return
     merged = bool(session.fetch(_ANY_MERGE).num_rows)
-    read = {layer: _read(session, layer, made) for layer in layers}
+    read = {layer: ", ".join(map(_quoted, _read(session, layer, made))) for layer in layers}
     session.run("CREATE OR REPLACE TEMP TABLE all_profiles AS FROM profiles")
     for layer in layers if merged else ():
         rows = _rows(layer, root="m.parent_id", joined=_OF_PARENTS)
@@ -276,22 +286,54 @@ def _rows(layer: Layer, *, root: str, joined: str) -> str:
     return _ROWS.format(root=root, joined=joined, table=table, typed=typed)
 
 
-def _read(session: Session, layer: Layer, made: Plan) -> str:
-    """The columns of a layer that a plan reads, for a SELECT."""
+def _read(session: Session, layer: Layer, made: Plan) -> Sequence[str]:
+    """The columns of a layer that a plan reads."""
     columns = {one.name for _, query in made.statements for one in query.find_all(exp.Column)}
     there = session.fetch(f"DESCRIBE {_quoted(layer.relation)}").column("column_name")
-    return ", ".join(_quoted(name) for name in there.to_pylist() if name in columns)
+    return [name for name in there.to_pylist() if name in columns]
 
 
-def gather_messages(session: Session, layers: Sequence[Layer], made: Plan) -> None:
-    """What a plan reads of the layers' messages, read once: worth it where they are few."""
-    for layer in layers:
-        relation, gathered = _quoted(layer.relation), _quoted(f"gathered_{layer.relation}")
-        session.run(
-            f"CREATE OR REPLACE TEMP TABLE {gathered} AS "
-            f"SELECT {_read(session, layer, made)} FROM {relation}"
+def gather_messages(
+    session: Session, layers: Sequence[Layer], made: Plan, *, of: str, late: Collection[str]
+) -> None:
+    """What a plan reads of the layers' messages, those of the profiles in `of`, read once: worth
+    it where they are few.
+
+    Columns in `late`, of those in `LATE`, are read of profiles that need them.
+    """
+    wanted = {layer: _read(session, layer, made) for layer in layers}
+    for layer, columns in wanted.items():
+        read = ", ".join(
+            f"NULL::{LATE[name]} AS {name}" if name in late else _quoted(name) for name in columns
         )
-        session.run(f"CREATE OR REPLACE TEMP VIEW {relation} AS SELECT * FROM {gathered}")
+        session.run(
+            f"CREATE OR REPLACE TEMP TABLE {_gathered(layer)} AS "
+            f"SELECT {read} FROM {_quoted(layer.relation)}"
+        )
+    if any(name in late for columns in wanted.values() for name in columns):
+        _settle(session, wanted, of=of)
+    for layer in layers:
+        relation = _quoted(layer.relation)
+        session.run(f"CREATE OR REPLACE TEMP VIEW {relation} AS FROM {_gathered(layer)}")
+
+
+def _settle(session: Session, wanted: Mapping[Layer, Sequence[str]], *, of: str) -> None:
+    """Read whole what was gathered of profiles with two messages of an event at one instant."""
+    stamps = " UNION ALL ".join(
+        f"SELECT event, profile_id, timestamp FROM {_gathered(layer)}" for layer in wanted
+    )
+    session.run(_TIED.format(stamps=stamps, of=_quoted(of)))
+    if not session.fetch("SELECT 1 FROM tied LIMIT 1").num_rows:
+        return
+    roots = _roots(session, "e", "tied")
+    for layer, columns in wanted.items():
+        gathered, names = _gathered(layer), ", ".join(map(_quoted, columns))
+        session.run(f"DELETE FROM {gathered} WHERE profile_id IN (SELECT root_id FROM tied)")
+        session.run(f"INSERT INTO {gathered} SELECT {names} FROM ({_rows(layer, **roots)})")
+
+
+def _gathered(layer: Layer) -> str:
+    return _quoted(f"gathered_{layer.relation}")
 
 
 def _roots(session: Session, alias: str, of: str | None) -> dict[str, str]:

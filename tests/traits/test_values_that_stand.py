@@ -183,6 +183,50 @@ def make_wrong(space: Space, log: str, key: str) -> str:
     return profile_id
 
 
+@pytest.mark.parametrize("historical", [True, False])
+def test_messages_of_one_instant(place: Place, historical: bool) -> None:
+    """What settles their order is read of whom it settles something; others have values as well."""
+    reading = {
+        f"computed_traits/{reducer}": f"event('Order').{reducer}(property('total'))"
+        for reducer in ("first", "last")
+    }
+    audience = "event('Order').last(property('total')) = 9"
+    if not historical:
+        audience = f"query: {audience}\ninclude_historical: false"
+    life = Days(place, Random(0), reading | {"audiences/nine": audience})
+    at = life.now - HOUR
+
+    def order(who: dict, number: int, total: int, *, received: int = 0, ago: int = 0) -> dict:
+        stamps = {
+            "timestamp": (at - ago * HOUR).isoformat(),
+            "receivedAt": (life.now + dt.timedelta(seconds=received)).isoformat(),
+        }
+        message = {"type": "track", "event": "Order", "messageId": f"m{number}", **who, **stamps}
+        return message | {"properties": {"total": total}}
+
+    ann, bob, cid = {"userId": "ann"}, {"userId": "bob"}, {"userId": "cid"}
+    browser = {"anonymousId": "a1"}
+    life.refresh(
+        [order(ann, 10, 5), order(bob, 3, 5), order(cid, 12, 5), order(browser, 0, 6, received=1)]
+    )
+    life.now += HOUR
+    earlier = -3600
+    computed = life.refresh(
+        [
+            order(ann, 19, 1, received=earlier - 1),  # came first, whatever its name
+            order(ann, 1, 9),
+            order(bob, 2, 1, received=earlier),  # came with the other: the name settles it
+            order(bob, 99, 9, received=earlier),
+            order(cid | browser, 97, 7, ago=1),  # a merge brings two together
+        ]
+    )
+    assert computed.touched is not None
+    held = stored(place.space)
+    totals = {(key, value) for key, _, value in held if key in ("first", "last")}
+    assert totals == {("first", "1"), ("first", "7"), ("last", "6"), ("last", "9")}
+    assert held == anew(place.space, life.now)
+
+
 def test_nothing_new(life: Days) -> None:
     """A second refresh of the same instant computes nobody."""
     life.place.define({"audiences/since": "trait('seen').exists()"})
