@@ -116,9 +116,10 @@ def derive_anew(
 
 
 def get_ready(space: Space) -> None:
-    """Start what takes seconds to start and runs beside us, if messages wait for the graph."""
+    """Start what takes seconds and runs beside us: a job's first step, or who starts the job."""
+    space.profiles.get_ready()
     after, through = identity_loads.span(space.state)
-    if through > after:
+    if through > after:  # messages wait for the graph
         warm()
 
 

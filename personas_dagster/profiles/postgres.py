@@ -88,6 +88,9 @@ class PostgresStore:
 
     # Writing
 
+    def get_ready(self) -> None:
+        """The server does by itself what a change would wait for."""
+
     @contextmanager
     def fill(self) -> Iterator[_Writer]:
         try:

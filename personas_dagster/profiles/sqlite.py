@@ -1,7 +1,9 @@
 """The profile store in SQLite: a file of its own, in WAL mode, beside the state database.
 
 A fill writes a new file without a journal and then points `current` to it: readers go on with
-the old one until then. A change is one transaction on the file that `current` names.
+the old one until then. A change is one transaction on the file that `current` names. What it wrote
+stays in the journal beside the file, where readers find it: the next change's process moves it into
+the file, while other work is done (`get_ready`).
 """
 
 from __future__ import annotations
@@ -94,8 +96,7 @@ class SqliteStore:
         mark = (stamp.st_ino, stamp.st_mtime_ns)
         if getattr(self._local, "mark", None) != mark:
             self.close()
-            self._local.reader = self._connect(self._current())
-            self._local.reader.execute("PRAGMA query_only = 1")
+            self._local.reader = self._connect(self._current(), to_read=True)
             self._local.mark = mark
         reader: sqlite3.Connection = self._local.reader
         return reader
@@ -109,11 +110,15 @@ class SqliteStore:
     def _current(self) -> Path:
         return self.folder / self._pointer.read_text(encoding="utf-8")
 
-    def _connect(self, path: Path) -> sqlite3.Connection:
+    def _connect(self, path: Path, *, to_read: bool = False) -> sqlite3.Connection:
         if not path.exists():
             raise StateUnavailable(f"profile store {path} is missing; run a refresh")
         connection = sqlite3.connect(
-            path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            f"{path.absolute().as_uri()}?mode={'ro' if to_read else 'rw'}",
+            uri=True,
+            timeout=_BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
         )
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute("PRAGMA mmap_size = 268435456")
@@ -126,6 +131,20 @@ class SqliteStore:
         )
 
     # Writing
+
+    def get_ready(self) -> None:
+        # A thread that may be cut short: what it leaves in the journal, the next one moves.
+        threading.Thread(target=self._settle, name="profile-store-journal", daemon=True).start()
+
+    def _settle(self) -> None:
+        """Move what the last change wrote from the journal into the file."""
+        # Whatever is wrong with the file, the change meets it too, and says so.
+        with suppress(sqlite3.Error, OSError, StateUnavailable):
+            connection = self._connect(self._current())
+            try:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            finally:
+                connection.close()
 
     @contextmanager
     def fill(self) -> Iterator[_SqliteWriter]:
@@ -177,18 +196,19 @@ class SqliteStore:
 
     @contextmanager
     def change(self) -> Iterator[_SqliteWriter]:
-        connection = self._connect(self._current())
+        path = self._current()
+        connection = self._connect(path)
         try:
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA secure_delete = ON")  # not every build has it so
             connection.execute(f"PRAGMA cache_size = -{_WRITING_KIB}")
-            connection.execute("PRAGMA wal_autocheckpoint = 0")  # once, at the end
+            connection.execute("PRAGMA wal_autocheckpoint = 0")  # see `get_ready`
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.create_aggregate("string_agg", 2, _Joined)  # type: ignore[arg-type]
             for name, columns in tables.STAGED.items():
                 connection.execute(f"CREATE TEMP TABLE {name} ({columns})")
             connection.execute("BEGIN IMMEDIATE")
-            ahead = Ahead(lambda: self._connect(self._current()))
+            ahead = Ahead(lambda: self._connect(path, to_read=True))
             try:
                 yield _SqliteWriter(connection, ahead)
             except BaseException:
@@ -198,11 +218,19 @@ class SqliteStore:
             finally:
                 ahead.close()
             connection.execute("COMMIT")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
         finally:
+            self._close_writer(connection, path)
+
+    def _close_writer(self, connection: sqlite3.Connection, path: Path) -> None:
+        """Close it before another: the last one moves the journal, unless it can only read."""
+        with suppress(sqlite3.Error, StateUnavailable):
+            last = self._connect(path, to_read=True)
+            last.execute("SELECT 1 FROM held").fetchone()
             connection.close()
+            last.close()
+        connection.close()
 
 
 class _SqliteWriter:

@@ -82,6 +82,9 @@ class ProfileStore(Protocol):
     def held(self) -> Held | None:
         """What the store holds; None before it was first filled."""
 
+    def get_ready(self) -> None:
+        """Start what a change would wait for, beside what is done before it; returns at once."""
+
     def fill(self) -> AbstractContextManager[Writer]:
         """Make all tables anew: readers see the old ones until the context ends without error."""
 

@@ -334,6 +334,36 @@ def test_readers_see_the_old_store_until_a_change_ends(shop: Place) -> None:
     assert dump(space.profiles)["profiles"] == []
 
 
+def test_what_a_change_wrote_is_moved_beside_the_next_one(tmp_path: Path) -> None:
+    """No process waits for it at its end: readers find it in the journal."""
+    ours, journal = SqliteStore(tmp_path), tmp_path / "1.db-wal"
+    with ours.fill() as writer:
+        writer.run("INSERT INTO held VALUES ('', 0)")
+
+    def change(number: int) -> int:
+        with ours.change() as changing:
+            changing.run(f"INSERT INTO event_days VALUES ({number})")
+        return journal.stat().st_size
+
+    def get_ready() -> None:
+        ours.get_ready()
+        for thread in threading.enumerate():
+            if thread.name == "profile-store-journal":
+                thread.join(10)
+
+    written = change(1)
+    ours.close()
+    assert change(2) > written > 0
+    ours.close()
+    get_ready()
+    assert not journal.exists()
+    assert change(3) == written
+    assert len(ours.rows("SELECT day FROM event_days", {})) == 3
+    get_ready()
+    assert change(4) == written  # somebody reads on, and the journal begins anew all the same
+    assert len(ours.rows("SELECT day FROM event_days", {})) == 4
+
+
 class Written:
     """A store that fails at one statement."""
 
