@@ -23,7 +23,8 @@ from personas_dagster.identity.judging import warm
 from personas_dagster.identity.propose import Proposal
 from personas_dagster.interfaces import Lake, Session
 from personas_dagster.lake.tables import TABLES
-from personas_dagster.profiles.keeping import Kept, bring_up
+from personas_dagster.profiles import keeping
+from personas_dagster.profiles.keeping import Kept
 from personas_dagster.profiles.store import Published
 from personas_dagster.query import Definition, typed_columns
 from personas_dagster.spaces import Space
@@ -157,6 +158,7 @@ def custom_traits(space: Space, refresh: Refresh, *, sample: int = SAMPLE) -> Re
     """Bring custom traits up to the refresh's instant; before that, tidy the logs of traits."""
     before = _finished(space)
     with space.engine.session(space.lake) as session:
+        keeping.expect(session, space.profiles)
         note(space, refresh, log_rows=_tidy(session, space.lake, before))
         views.prepare(session)
         refreshed = refresh_custom_traits(
@@ -318,7 +320,7 @@ def keep_profiles(space: Space) -> Kept | None:
         tuple(sorted(space.computed_keys)),
         tuple(sorted(space.audience_keys)),
     )
-    return bring_up(space.profiles, space.lake, space.engine, published, rules=space.rules)
+    return keeping.bring_up(space.profiles, space.lake, space.engine, published, rules=space.rules)
 
 
 def _registered(space: Space) -> Mapping[str, tuple[str, Mapping[str, Any]]]:

@@ -58,11 +58,13 @@ class Ahead:
         self._local = threading.local()
         self._room = threading.Semaphore(_WAITING)
         self._opened: list[sqlite3.Connection] = []
+        self.tables: set[str] = set()
 
     def read(self, table: str, rows: pa.RecordBatch) -> None:
         """Ask for what rows of a table of `tables.STAGED` go to; returns at once."""
         if table not in QUERIES:
             return
+        self.tables.add(table)
         names, query = QUERIES[table]
         columns = [rows.column(name).to_pylist() for name in names]
         keys = columns[0] if len(names) == 1 else list(zip(*columns, strict=True))

@@ -11,12 +11,13 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from personas_dagster.errors import LakeUnavailable
+from personas_dagster.errors import LakeUnavailable, StateUnavailable
 from personas_dagster.identity import views
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Engine, Lake, Session
@@ -37,6 +38,15 @@ SELECT greatest((SELECT max(load_id) FROM stored_profiles), (SELECT max(load_id)
            AS graph_load,
        (SELECT max(load_id) FROM events) AS event_load
 """
+_EXPECTED = {
+    "new_events": f"SELECT DISTINCT epoch_us(timestamp) // {tables.DAY} AS day, profile_id "
+    "FROM expected_events WHERE load_id > {events} AND profile_id IS NOT NULL ORDER BY ALL",
+    "new_profiles": "SELECT DISTINCT profile_id FROM (SELECT load_id, "
+    "unnest([profile_id, account_id]) AS profile_id FROM expected_events) "
+    "WHERE load_id > {events} AND profile_id IS NOT NULL ORDER BY ALL",
+    "new_identifiers": "SELECT type, value, collection FROM expected_identifiers "
+    "WHERE load_id > {graph} ORDER BY ALL",
+}
 _LINKED = """
 WHERE user_profile_id IN (SELECT profile_id FROM merged)
    OR account_profile_id IN (SELECT profile_id FROM merged)
@@ -81,6 +91,22 @@ def bring_up(
             return found
         why = "its rows did not add up with the graph"
     return _fill(store, lake, engine, published, rules, why)
+
+
+def expect(session: Session, store: ProfileStore) -> None:
+    """Tell the store of the rows that new messages bring, so that it can find their places while
+    what is shown of them is computed."""
+    held = None
+    with suppress(StateUnavailable):  # `bring_up` meets it too, when all else is done
+        held = store.held()
+    if held is None or held.format != tables.FORMAT:
+        return
+    session.view("expected_events", "events", after_load=held.event_load)
+    session.view("expected_identifiers", "identifiers", after_load=held.graph_load)
+    loads = {"events": held.event_load, "graph": held.graph_load}
+    for table, query in _EXPECTED.items():
+        for rows_of in session.stream(query.format(**loads)):
+            store.expect(table, rows_of)
 
 
 def _is_held(held: Held, published: Published) -> bool:

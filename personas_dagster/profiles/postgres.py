@@ -91,6 +91,9 @@ class PostgresStore:
     def get_ready(self) -> None:
         """The server does by itself what a change would wait for."""
 
+    def expect(self, table: str, rows: pa.RecordBatch) -> None:
+        """The server reads many pages at once by itself."""
+
     @contextmanager
     def fill(self) -> Iterator[_Writer]:
         try:

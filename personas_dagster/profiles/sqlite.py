@@ -69,6 +69,7 @@ class SqliteStore:
         self.folder = folder
         self._pointer = folder / "current"
         self._local = threading.local()
+        self._ahead: Ahead | None = None
 
     # Reading
 
@@ -95,13 +96,17 @@ class SqliteStore:
             ) from None
         mark = (stamp.st_ino, stamp.st_mtime_ns)
         if getattr(self._local, "mark", None) != mark:
-            self.close()
+            self._close_reader()
             self._local.reader = self._connect(self._current(), to_read=True)
             self._local.mark = mark
         reader: sqlite3.Connection = self._local.reader
         return reader
 
     def close(self) -> None:
+        self._close_reader()
+        self._look_no_more()
+
+    def _close_reader(self) -> None:
         reader = getattr(self._local, "reader", None)
         if reader is not None:
             reader.close()
@@ -145,6 +150,21 @@ class SqliteStore:
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
             finally:
                 connection.close()
+
+    def expect(self, table: str, rows: pa.RecordBatch) -> None:
+        with suppress(OSError):
+            self._looking().read(table, rows)
+
+    def _looking(self) -> Ahead:
+        if self._ahead is None:
+            path = self._current()
+            self._ahead = Ahead(lambda: self._connect(path, to_read=True))
+        return self._ahead
+
+    def _look_no_more(self) -> None:
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
 
     @contextmanager
     def fill(self) -> Iterator[_SqliteWriter]:
@@ -208,15 +228,14 @@ class SqliteStore:
             for name, columns in tables.STAGED.items():
                 connection.execute(f"CREATE TEMP TABLE {name} ({columns})")
             connection.execute("BEGIN IMMEDIATE")
-            ahead = Ahead(lambda: self._connect(path, to_read=True))
             try:
-                yield _SqliteWriter(connection, ahead)
+                yield _SqliteWriter(connection, self._looking())
             except BaseException:
                 if connection.in_transaction:  # a full disk has ended it already
                     connection.execute("ROLLBACK")
                 raise
             finally:
-                ahead.close()
+                self._look_no_more()
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._unavailable(error) from error
@@ -237,9 +256,10 @@ class _SqliteWriter:
     def __init__(self, connection: sqlite3.Connection, ahead: Ahead | None = None) -> None:
         self._connection = connection
         self._ahead = ahead
+        self._told = frozenset(ahead.tables) if ahead else frozenset()
 
     def expect(self, table: str, rows: pa.RecordBatch) -> None:
-        if self._ahead:
+        if self._ahead and table not in self._told:
             self._ahead.read(table, rows)
 
     def copy(self, table: str, rows: pa.RecordBatchReader) -> int:

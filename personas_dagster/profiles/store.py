@@ -85,6 +85,10 @@ class ProfileStore(Protocol):
     def get_ready(self) -> None:
         """Start what a change would wait for, beside what is done before it; returns at once."""
 
+    def expect(self, table: str, rows: pa.RecordBatch) -> None:
+        """Told of rows that this process's next change puts in: not of all of them. Returns at
+        once."""
+
     def fill(self) -> AbstractContextManager[Writer]:
         """Make all tables anew: readers see the old ones until the context ends without error."""
 

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 import pytest
 
 from personas_dagster import refresh
 from personas_dagster.errors import StateUnavailable
-from personas_dagster.profiles import ahead, keeping, reading, tables, touched
+from personas_dagster.profiles import ahead, keeping, reading, sqlite, tables, touched
 from personas_dagster.profiles.behind import Behind
 from personas_dagster.profiles.sqlite import SqliteStore
 from personas_dagster.profiles.store import Held, ProfileStore, Published
@@ -181,6 +182,31 @@ def test_what_is_read_ahead_is_what_is_written(place: Place) -> None:
         keys = [row[0] if len(names) == 1 else row for row in there]
         ((found,),) = space.profiles.rows(query, {"keys": json.dumps([*keys, ["nobody"] * 3])})
         assert found == len(keys) > 0, staged
+
+
+def test_what_a_change_will_write_is_expected(place: Place) -> None:
+    """Told while all else is computed, and then not once more."""
+    told: list[tuple[str, set[object]]] = []
+
+    class Told(ahead.Ahead):
+        def read(self, table: str, rows: pa.RecordBatch) -> None:
+            told.append((table, set(rows.column(rows.num_columns - 1).to_pylist())))
+            super().read(table, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite, "Ahead", Told)
+        space = place.refresh(identify(1, userId="u1"), as_of=day(2))
+        refresh.keep_profiles(space)
+        assert told == []  # there is no store yet
+        space = place.refresh(order(2, userId="u2"), as_of=day(3))
+        with space.session() as session:
+            query = "SELECT profile_id FROM graph_profiles WHERE load_id = 2"
+            new = set(session.fetch(query).column(0).to_pylist())
+        assert told == [
+            ("new_events", new), ("new_profiles", new), ("new_identifiers", {"users"})
+        ]  # fmt: skip
+        refresh.keep_profiles(space)
+    assert not {table for table, _ in told[:3]} & {table for table, _ in told[3:]}
 
 
 def shown(store: ProfileStore, user_id: str) -> list[reading.Event]:
