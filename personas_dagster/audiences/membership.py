@@ -104,9 +104,7 @@ def _now(audiences: Sequence[str]) -> exp.Expr:
     query = sql.select(
         [sql.named(sql.column(name), alias) for name, alias in names],
         sql.table("results"),
-        where=exp.In(this=sql.column("key"), expressions=[sql.text(one) for one in audiences])
-        if audiences
-        else sql.FALSE(),
+        where=sql.one_of("key", audiences),
     )
     temporary = exp.Properties(expressions=[exp.TemporaryProperty()])
     return exp.Create(

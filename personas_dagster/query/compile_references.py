@@ -92,7 +92,7 @@ def stored(scope: Scope, columns: dict[str, str]) -> exp.Select:
     return sql.select(
         [column("profile_id"), *named],
         sql.table("traits"),
-        where=sql.all_of([_is("collection", scope), _one_of("key", keys)]),
+        where=sql.all_of([_is("collection", scope), sql.one_of("key", keys)]),
         group=[column("profile_id")],
     )
 
@@ -112,7 +112,7 @@ def stored_of_accounts(columns: dict[str, str]) -> exp.Select:
         ],
         sql.table("traits", "t"),
         joins=[_links(column("profile_id", "t"))],
-        where=sql.all_of([_is("collection", "accounts", "t"), _one_of("key", keys, "t")]),
+        where=sql.all_of([_is("collection", "accounts", "t"), sql.one_of("key", keys, "t")]),
         group=[column("user_profile_id", "l")],
     )
 
@@ -203,7 +203,7 @@ def _former(audiences: list[str]) -> exp.Select:
             ),
         ],
         sql.table("former_members"),
-        where=_one_of("audience", audiences),
+        where=sql.one_of("audience", audiences),
         group=[column("profile_id")],
     )
 
@@ -216,7 +216,3 @@ def _links(account: exp.Expr) -> exp.Join:
 
 def _is(name: str, value: str, table: str | None = None) -> exp.Expr:
     return sql.compare("=", column(name, table), sql.text(value))
-
-
-def _one_of(name: str, values: list[str], table: str | None = None) -> exp.Expr:
-    return exp.In(this=column(name, table), expressions=[sql.text(one) for one in values])

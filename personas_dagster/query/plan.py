@@ -33,9 +33,10 @@ from personas_dagster.query.typed import KEPT, Typed
 @dataclass(frozen=True)
 class Plan:
     """SELECTs in order, each to be made a temporary table of its name; the last, `results`, is
-    a view."""
+    a view. `events` are the names of the events that they read."""
 
     statements: tuple[tuple[str, exp.Select], ...]
+    events: frozenset[str] = frozenset()
 
     def sql(self, dialect: str = "duckdb") -> str:
         """The whole plan as text."""
@@ -58,7 +59,8 @@ def plan(
     read from the stored traits. `layers` are the relations that hold the messages.
     """
     with _uncollected():
-        return Plan(tuple(Planner(definitions, as_of, audiences, layers).statements()))
+        planner = Planner(definitions, as_of, audiences, layers)
+        return Plan(tuple(planner.statements()), frozenset(planner.rows.events))
 
 
 @lru_cache(maxsize=8)

@@ -8,7 +8,7 @@ What belongs here: one function per SQL shape, knowing nothing of the language.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
@@ -125,6 +125,13 @@ def _junction(kind: type[exp.Connector], items: Iterable[exp.Expr], neutral: boo
     for item in kept[1:]:
         joined = kind(this=joined, expression=item)
     return joined
+
+
+def one_of(name: str, values: Collection[str], table: str | None = None) -> exp.Expr:
+    """Whether a column is one of some texts."""
+    if not values:
+        return FALSE()
+    return exp.In(this=column(name, table), expressions=[text(one) for one in values])
 
 
 def case(*branches: tuple[exp.Expr, exp.Expr], otherwise: exp.Expr | None = None) -> exp.Expr:

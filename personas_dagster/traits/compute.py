@@ -139,9 +139,7 @@ class _Pass:
         layers = prepare_world(self.session, typed=typed, of=of)
         made = plan(wanted, as_of=self.as_of, audiences=self.audiences, layers=layers)
         if self.base:
-            received = any(one.received_after for one in wanted)  # then it is read for itself
-            late = LATE.keys() - ({"received_at"} if received else set())
-            gather_messages(self.session, layers, made, of="touched_ids", late=late)
+            gather_messages(self.session, layers, made, of="touched_ids", late=_late(wanted))
             evaluate(self.session, made)
         else:
             evaluate_everybody(self.session, layers, made)
@@ -285,6 +283,14 @@ def compute(
     )
 
 
+def _late(definitions: Sequence[Definition]) -> Collection[str]:
+    """The columns that nothing but the order of a profile's own messages hangs on."""
+    if any(one.collection == "accounts" for one in definitions):  # those of all of its users
+        return ()
+    received = {"received_at"} if any(one.received_after for one in definitions) else set()
+    return LATE.keys() - received
+
+
 def _check(session: Session, definitions: Sequence[Definition]) -> Check:
     """What changed on profiles of the sample, where nothing should have."""
     query = _WRONG.format(
@@ -310,7 +316,7 @@ def _values(keys: Sequence[str], as_of: dt.datetime, some: str) -> exp.Expr:
         sql.named(sql.instant(as_of), "updated_at"),
         sql.named(sql.cast(sql.NULL(), "VARCHAR"), "source_id"),
     ]
-    where = sql.all_of([_in("key", keys), exp.condition(some, dialect="duckdb")])
+    where = sql.all_of([sql.one_of("key", keys), exp.condition(some, dialect="duckdb")])
     query = sql.select(columns, sql.table("results"), where=where)
     return exp.Create(
         this=sql.table("trait_now"),
@@ -321,14 +327,8 @@ def _values(keys: Sequence[str], as_of: dt.datetime, some: str) -> exp.Expr:
     )
 
 
-def _in(name: str, values: Sequence[str]) -> exp.Expr:
-    if not values:
-        return sql.FALSE()
-    return exp.In(this=sql.column(name), expressions=[sql.text(one) for one in values])
-
-
 def _among(name: str, values: Sequence[str]) -> str:
-    return _in(name, values).sql(dialect="duckdb")
+    return sql.one_of(name, values).sql(dialect="duckdb")
 
 
 def _batches(keys: list[str], size: int) -> Iterator[list[str]]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from personas_dagster.interfaces import Session
-from personas_dagster.query import Layer, Plan, Typed, evaluate
+from personas_dagster.query import Layer, Plan, Typed, evaluate, sql
 from personas_dagster.query.compile_events import MESSAGES
 from personas_dagster.query.sliced import can_be_sliced, evaluate_sliced
 from personas_dagster.traits.changes import current
@@ -302,22 +302,25 @@ def gather_messages(
     Columns in `late`, of those in `LATE`, are read of profiles that need them.
     """
     wanted = {layer: _read(session, layer, made) for layer in layers}
+    named = sql.one_of("event", sorted(made.events)).sql(dialect="duckdb")
     for layer, columns in wanted.items():
         read = ", ".join(
             f"NULL::{LATE[name]} AS {name}" if name in late else _quoted(name) for name in columns
         )
         session.run(
             f"CREATE OR REPLACE TEMP TABLE {_gathered(layer)} AS "
-            f"SELECT {read} FROM {_quoted(layer.relation)}"
+            f"SELECT {read} FROM {_quoted(layer.relation)} WHERE {named}"
         )
     if any(name in late for columns in wanted.values() for name in columns):
-        _settle(session, wanted, of=of)
+        _settle(session, wanted, named, of=of)
     for layer in layers:
         relation = _quoted(layer.relation)
         session.run(f"CREATE OR REPLACE TEMP VIEW {relation} AS FROM {_gathered(layer)}")
 
 
-def _settle(session: Session, wanted: Mapping[Layer, Sequence[str]], *, of: str) -> None:
+def _settle(
+    session: Session, wanted: Mapping[Layer, Sequence[str]], named: str, *, of: str
+) -> None:
     """Read whole what was gathered of profiles with two messages of an event at one instant."""
     stamps = " UNION ALL ".join(
         f"SELECT event, profile_id, timestamp FROM {_gathered(layer)}" for layer in wanted
@@ -329,7 +332,8 @@ def _settle(session: Session, wanted: Mapping[Layer, Sequence[str]], *, of: str)
     for layer, columns in wanted.items():
         gathered, names = _gathered(layer), ", ".join(map(_quoted, columns))
         session.run(f"DELETE FROM {gathered} WHERE profile_id IN (SELECT root_id FROM tied)")
-        session.run(f"INSERT INTO {gathered} SELECT {names} FROM ({_rows(layer, **roots)})")
+        rows = f"{_rows(layer, **roots)} WHERE {named}"
+        session.run(f"INSERT INTO {gathered} SELECT {names} FROM ({rows})")
 
 
 def _gathered(layer: Layer) -> str:

@@ -227,6 +227,38 @@ def test_messages_of_one_instant(place: Place, historical: bool) -> None:
     assert held == anew(place.space, life.now)
 
 
+@pytest.mark.parametrize("names", ["19", "91"])
+def test_messages_of_one_instant_of_an_accounts_users(place: Place, names: str) -> None:
+    last = "collection: accounts\nquery: event('Order').last(property('total'))"
+    life = Days(place, Random(0), {"computed_traits/last": last})
+    users = ("ann", "bob", *(f"u{number}" for number in range(20)))
+    received = life.now.isoformat()
+    others = [
+        {"type": "identify", "userId": user, "receivedAt": received, "messageId": user}
+        for user in users
+    ]
+    groups = [
+        {
+            "type": "group",
+            "userId": user,
+            "groupId": "g",
+            "receivedAt": received,
+            "messageId": user * 2,
+        }
+        for user in users[:2]
+    ]
+    life.refresh(others + groups)
+    life.now += HOUR
+    stamps = {"timestamp": received, "receivedAt": life.now.isoformat()}
+    orders = [
+        {"type": "track", "event": "Order", "userId": user, "messageId": f"m{name}", **stamps}
+        | {"properties": {"total": int(name)}}
+        for user, name in zip(("ann", "bob"), names, strict=True)
+    ]
+    assert life.refresh(orders).touched is not None
+    assert {value for _, _, value in stored(place.space)} == {"9"}
+
+
 def test_nothing_new(life: Days) -> None:
     """A second refresh of the same instant computes nobody."""
     life.place.define({"audiences/since": "trait('seen').exists()"})
