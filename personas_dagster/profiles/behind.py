@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from personas_dagster.profiles.store import Writer
 
-_WAITING = 8  # batches that are made before the store has taken them
+WAITING = 8  # batches that are made before the store has taken them
 
 
 class Behind:
@@ -23,8 +23,9 @@ class Behind:
     what came then would stay.
     """
 
-    def __init__(self, writer: Writer) -> None:
+    def __init__(self, writer: Writer, *, waiting: int = WAITING) -> None:
         self._writer = writer
+        self._waiting = waiting
         self._pool = ThreadPoolExecutor(1, "profile-store")
         self._asked: deque[tuple[Future[object], bool]] = deque()  # whether it holds a batch
         self._batches = 0
@@ -45,7 +46,7 @@ class Behind:
     def _ask(self, work: Callable[[], object], *, holds: bool = False) -> None:
         self._asked.append((self._pool.submit(self._do, work), holds))
         self._batches += holds
-        while self._asked and (self._stopped or self._batches > _WAITING):
+        while self._asked and (self._stopped or self._batches > self._waiting):
             self._finish_one()
 
     def _do(self, work: Callable[[], object]) -> None:

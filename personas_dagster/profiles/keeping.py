@@ -31,6 +31,10 @@ from personas_dagster.traits.world import prepare_values
 EVENT_DAYS = 14
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _HELD = 25_000_000  # values that are put together at once
+_FAMILY_OF = """
+CREATE OR REPLACE TEMP TABLE family AS SELECT profile_id, root_id FROM graph_roots WHERE {some}
+"""
+_FILLING = 2  # batches that wait for the store: they are long, and of whole profiles
 _GRAPH = ("profiles", "identifiers", "merges", "account_links")
 _LOADS = """
 SELECT greatest((SELECT max(load_id) FROM stored_profiles), (SELECT max(load_id) FROM identifiers),
@@ -151,29 +155,37 @@ def _fill(
 ) -> Kept:
     with engine.session(lake.at(published.versions)) as session, store.fill() as writer:
         views.prepare(session)
-        prepare_values(session, defined=published.computed)
-        rows.prepare_values(session, audiences=published.audiences)
         rows.prepare_messages(session)
-        counts = {
-            name: writer.copy(name, session.stream(query))
-            for name, query in {
-                "profiles": rows.whole_profiles(),
-                "identifiers": rows.IDENTIFIERS.format(identifiers="identifiers"),
-                "parents": rows.PARENTS.format(of=""),
-                "links": rows.LINKS.format(where=""),
-            }.items()
-        }
-        values = sum(_count(session, table) for table in (*LOGS, "audience_memberships"))
-        counts["traits"] = sum(
-            writer.copy("traits", session.stream(rows.TRAITS.format(some=some)))
-            for some in slices.conditions(values, most=_HELD)
-        )
-        since = _since(published.as_of)
-        events = rows.events(session, rules=rules, since=since, as_of=published.as_of, after_load=0)
-        counts["events"] = writer.copy("events", events)
-        writer.copy("event_days", session.stream(rows.DAYS_OF_EVENTS))
+        with Behind(writer, waiting=_FILLING) as behind:
+            counts = _copy_all(session, behind, published, rules)
         writer.hold(_held(session, published))
     return Kept("filled", why, counts["profiles"], counts)
+
+
+def _copy_all(
+    session: Session, behind: Behind, published: Published, rules: IdentityRules
+) -> Mapping[str, int]:
+    counts: Counter[str] = Counter(traits=0)
+    for name, query in {
+        "profiles": rows.whole_profiles(),
+        "identifiers": rows.IDENTIFIERS.format(identifiers="identifiers"),
+        "parents": rows.PARENTS.format(of=""),
+        "links": rows.LINKS.format(where=""),
+    }.items():
+        counts[name] = behind.copy(name, session.stream(query))
+    values = 0
+    for table in (*LOGS, "audience_memberships"):
+        session.view(table)
+        values += _count(session, table)
+    for some in slices.conditions(values, most=_HELD, column="root_id"):
+        session.run(_FAMILY_OF.format(some=some))
+        _prepare_family(session, published)
+        counts["traits"] += behind.copy("traits", session.stream(rows.TRAITS))
+    since = _since(published.as_of)
+    events = rows.events(session, rules=rules, since=since, as_of=published.as_of, after_load=0)
+    counts["events"] = behind.copy("events", events)
+    behind.copy("event_days", session.stream(rows.DAYS_OF_EVENTS))
+    return counts
 
 
 def _count(session: Session, table: str) -> int:
@@ -280,8 +292,13 @@ def _write(
 def _prepare_whole(session: Session, store: ProfileStore, published: Published) -> None:
     """All that whole rows of values are made of."""
     session.register("folded_traits", _folded(session, store))
-    if not _count(session, "whole"):
-        return
+    if _count(session, "whole"):
+        _prepare_family(session, published)
+
+
+def _prepare_family(session: Session, published: Published) -> None:
+    """What is shown of the profiles in `family(profile_id, root_id)`, which has every child too."""
+    session.view("audience_changes")
     prepare_values(session, defined=published.computed, of="family")
     session.run(
         "CREATE OR REPLACE TEMP TABLE family_changes AS "
@@ -296,7 +313,7 @@ def _new_rows(session: Session, table: str, held: Held) -> Iterator[pa.RecordBat
     of_merged = "SEMI JOIN merged ON merged.profile_id = parent_id"
     if table == "new_traits":
         if _count(session, "whole"):
-            yield session.stream(rows.TRAITS.format(some="true"))
+            yield session.stream(rows.TRAITS)
         yield session.stream("SELECT * FROM folded_traits")
     else:
         yield session.stream(

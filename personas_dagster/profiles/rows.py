@@ -43,10 +43,6 @@ WHERE d.key IS NOT NULL OR NOT EXISTS (
     SELECT 1 FROM trait_values o
     WHERE o.class = 'custom_trait' AND o.profile_id = a.profile_id AND o.key = a.audience)
 """
-_CHANGES = """(
-    SELECT c.audience, coalesce(p.parent_id, c.profile_id) AS profile_id, c.at
-    FROM audience_changes c LEFT JOIN graph_parents p ON p.child_id = c.profile_id
-)"""
 _BODY = """
 '[' || string_agg(
     '[' || to_json(key)::VARCHAR || ',' || class || ',' || value || ','
@@ -55,7 +51,7 @@ _BODY = """
 """
 TRAITS = f"""
 SELECT profile_id, {_BODY}
-FROM shown_values WHERE {{some}} GROUP BY profile_id ORDER BY profile_id
+FROM shown_values GROUP BY profile_id ORDER BY profile_id
 """
 # Of profiles that nothing was merged into, and keys that are defined: the logs say what is shown.
 CHANGED_TRAITS = f"""
@@ -148,18 +144,14 @@ SELECT min(received_at)::DATE AS first, max(received_at)::DATE AS last FROM rece
 """
 
 
-def prepare_values(
-    session: Session, *, audiences: Collection[str], changes: str | None = None
-) -> None:
+def prepare_values(session: Session, *, audiences: Collection[str], changes: str) -> None:
     """Make the relations of traits, on top of `views` and `world.prepare_values`.
 
-    `changes(audience, profile_id, at)` are the audience changes, of roots; by default, of all.
+    `changes(audience, profile_id, at)` are the audience changes, of roots.
     """
-    if changes is None:
-        session.view("audience_changes")
     keys = pa.table({"key": pa.array(sorted(audiences), pa.string())})
     session.register("defined_audiences", keys)
-    session.run(_SHOWN_VALUES.format(changes=changes or _CHANGES))
+    session.run(_SHOWN_VALUES.format(changes=changes))
 
 
 def whole_profiles() -> str:

@@ -173,7 +173,7 @@ class SqliteStore:
         number = max((int(path.stem) for path in older), default=0) + 1
         path, partial = self.folder / f"{number}.db", self.folder / f"{number}.part"
         _remove(partial)
-        connection = sqlite3.connect(partial, isolation_level=None)
+        connection = sqlite3.connect(partial, isolation_level=None, check_same_thread=False)
         try:
             for pragma in ("journal_mode = OFF", "synchronous = OFF", "locking_mode = EXCLUSIVE"):
                 connection.execute(f"PRAGMA {pragma}")
