@@ -29,16 +29,19 @@ from personas_dagster.lake.tables import TABLES, Table
 # Files of this size are left alone, so that what is joined again and again stays small.
 _COMPACTED_BYTES = 32_000_000
 _KEPT_HOURS = 24 * 7  # files that went stay as long as a reader could need them
-# Columns of which a row group has so many values that a dictionary fills up and is given up.
-_MANY_VALUES = ("profile_id", "message_id", "timestamp", "received_at")
-_WRITER = WriterProperties(
-    compression="ZSTD",
-    compression_level=1,
-    max_row_group_size=122_880,
-    column_properties={name: ColumnProperties(dictionary_enabled=False) for name in _MANY_VALUES},
-)
+_ROW_GROUP = 122_880
 _DAY = "partition.received_date"
 _LOG_KEPT = "delta.logRetentionDuration"
+
+
+def _writer(spec: Table) -> WriterProperties:
+    plain = ColumnProperties(dictionary_enabled=False)
+    return WriterProperties(
+        compression="ZSTD",
+        compression_level=1,
+        max_row_group_size=_ROW_GROUP,
+        column_properties={name: plain for name in spec.scattered} or None,
+    )
 
 
 class DeltaLake:
@@ -120,7 +123,7 @@ class DeltaLake:
         options: dict[str, Any] = {
             "partition_by": list(spec.partition_by) or None,
             "storage_options": self._storage,
-            "writer_properties": _WRITER,
+            "writer_properties": _writer(spec),
             "commit_properties": properties,
         }
         if table is not None:
@@ -198,7 +201,9 @@ class DeltaLake:
         if table is None or len(table.file_uris()) <= above:
             return 0
         try:
-            done = table.optimize.compact(target_size=_COMPACTED_BYTES, writer_properties=_WRITER)
+            done = table.optimize.compact(
+                target_size=_COMPACTED_BYTES, writer_properties=_writer(TABLES[name])
+            )
         except CommitFailedError:  # somebody else is at it
             return 0
         except (DeltaError, OSError) as error:

@@ -18,7 +18,7 @@ class Table:
     """One table: `bookkeeping` columns say who wrote a row and when, and stay out of digests.
 
     `derived` begins the names of further columns that a writer may add: what they say follows
-    from the others.
+    from the others. `scattered` columns have so many values that a dictionary of them fills up.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Table:
     bookkeeping: tuple[str, ...] = ()
     description: str = ""
     derived: str | None = None
+    scattered: tuple[str, ...] = ()
 
 
 def _table(
@@ -37,9 +38,10 @@ def _table(
     partition_by: tuple[str, ...] = (),
     bookkeeping: tuple[str, ...] = (),
     derived: str | None = None,
+    scattered: tuple[str, ...] = (),
 ) -> Table:
     schema = pa.schema([pa.field(key, kind) for key, kind in columns.items()])
-    return Table(name, schema, partition_by, bookkeeping, description, derived)
+    return Table(name, schema, partition_by, bookkeeping, description, derived, scattered)
 
 
 _MESSAGE: dict[str, pa.DataType] = {
@@ -202,6 +204,7 @@ _ALL = [
         partition_by=("month",),
         bookkeeping=("load_id",),
         derived="typed_",
+        scattered=("profile_id", "timestamp", "received_at", "message_id"),
     ),
     *(
         _table(
