@@ -168,6 +168,7 @@ class SqliteStore:
 
     @contextmanager
     def fill(self) -> Iterator[_SqliteWriter]:
+        self._look_no_more()  # it would keep the old file
         self.folder.mkdir(parents=True, exist_ok=True)
         older = self._files()
         number = max((int(path.stem) for path in older), default=0) + 1
