@@ -173,6 +173,7 @@ def _copy_all(
         "links": rows.LINKS.format(where=""),
     }.items():
         counts[name] = behind.copy(name, session.stream(query))
+    session.view("audience_changes")
     values = 0
     for table in (*LOGS, "audience_memberships"):
         session.view(table)
@@ -298,14 +299,13 @@ def _prepare_whole(session: Session, store: ProfileStore, published: Published) 
 
 def _prepare_family(session: Session, published: Published) -> None:
     """What is shown of the profiles in `family(profile_id, root_id)`, which has every child too."""
-    session.view("audience_changes")
     prepare_values(session, defined=published.computed, of="family")
     session.run(
         "CREATE OR REPLACE TEMP TABLE family_changes AS "
         "SELECT c.audience, f.root_id AS profile_id, c.at "
         "FROM audience_changes c JOIN family f USING (profile_id)"
     )
-    rows.prepare_values(session, audiences=published.audiences, changes="family_changes")
+    rows.prepare_values(session, audiences=published.audiences)
 
 
 def _new_rows(session: Session, table: str, held: Held) -> Iterator[pa.RecordBatchReader]:

@@ -36,7 +36,7 @@ FROM (
     SELECT audience, profile_id, 'true' AS value, entered_at AS at FROM members
     UNION ALL
     SELECT f.audience, f.profile_id, 'false', f.at FROM (
-        SELECT audience, profile_id, max("at") AS "at" FROM {changes} GROUP BY ALL
+        SELECT audience, profile_id, max("at") AS "at" FROM family_changes GROUP BY ALL
     ) f ANTI JOIN members m ON m.audience = f.audience AND m.profile_id = f.profile_id
 ) a LEFT JOIN defined_audiences d ON d.key = a.audience
 WHERE d.key IS NOT NULL OR NOT EXISTS (
@@ -144,14 +144,12 @@ SELECT min(received_at)::DATE AS first, max(received_at)::DATE AS last FROM rece
 """
 
 
-def prepare_values(session: Session, *, audiences: Collection[str], changes: str) -> None:
-    """Make the relations of traits, on top of `views` and `world.prepare_values`.
-
-    `changes(audience, profile_id, at)` are the audience changes, of roots.
-    """
+def prepare_values(session: Session, *, audiences: Collection[str]) -> None:
+    """Make the relations of traits, on top of `views`, `world.prepare_values` and
+    `family_changes(audience, profile_id, at)`, the audience changes of the same profiles' roots."""
     keys = pa.table({"key": pa.array(sorted(audiences), pa.string())})
     session.register("defined_audiences", keys)
-    session.run(_SHOWN_VALUES.format(changes=changes))
+    session.run(_SHOWN_VALUES)
 
 
 def whole_profiles() -> str:

@@ -36,7 +36,7 @@ class Plan:
     a view. `events` are the names of the events that they read."""
 
     statements: tuple[tuple[str, exp.Select], ...]
-    events: frozenset[str] = frozenset()
+    events: frozenset[str]
 
     def sql(self, dialect: str = "duckdb") -> str:
         """The whole plan as text."""

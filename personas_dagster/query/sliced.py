@@ -7,6 +7,7 @@ slices' values become one `results`. What does not: what a slice is (`limit` say
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from sqlglot import exp
@@ -42,11 +43,12 @@ def evaluate_sliced(
     results = dict(plan.statements)[RESULTS].copy()
     once, sliced = _divided(plan, limited)
     read = set[str]().union(_read(results), *(_read(query) for _, query in sliced))
-    evaluate(session, Plan(tuple(once)), kept=read)
+    evaluate(session, replace(plan, statements=tuple(once)), kept=read)
     placed = sorted(_read(results) & {name for name, _ in sliced})
     for number, some in enumerate(slices):
         limit(some)
-        evaluate(session, Plan(tuple((name, query.copy()) for name, query in sliced)), kept=placed)
+        copies = tuple((name, query.copy()) for name, query in sliced)
+        evaluate(session, replace(plan, statements=copies), kept=placed)
         for name in placed:  # the next slice makes its own of that name
             session.run(
                 exp.Drop(tables=[sql.table(_part(name, number))], kind="TABLE", exists=True)
@@ -58,7 +60,7 @@ def evaluate_sliced(
     for table in results.find_all(exp.Table):
         if table.name in placed:
             table.replace(sql.table(_all(table.name), alias=table.name))
-    evaluate(session, Plan(((RESULTS, results),)))
+    evaluate(session, replace(plan, statements=((RESULTS, results),)))
 
 
 def _part(name: str, number: int) -> str:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from personas_dagster.interfaces import Lake, Session
+from personas_dagster.query import sql
 
 # What a child's row says yields to its parent's of the same refresh.
 _CURRENT = """
@@ -71,10 +72,7 @@ def current(
     rows = _quoted(log or table)
     if of is not None:
         rows = f"(SELECT * FROM {rows} SEMI JOIN {_quoted(of)} USING (profile_id))"
-    chosen = [exp.Literal.string(key) for key in keys or ()]
-    among: exp.Expr = exp.In(this=exp.column("key", "t"), expressions=chosen)
-    if keys is not None and not chosen:
-        among = exp.false()
+    among = sql.one_of("key", keys or (), "t")
     query = _CURRENT.format(
         log=rows,
         root="m.root_id" if roots else "coalesce(m.parent_id, t.profile_id)",

@@ -12,6 +12,7 @@ from sqlglot import exp
 
 from personas_dagster.identity import views
 from personas_dagster.interfaces import Lake, Session
+from personas_dagster.query import sql
 from personas_dagster.query.paths import json_path
 from personas_dagster.query.tree import segments
 from personas_dagster.traits.changes import current, record
@@ -254,14 +255,13 @@ def _touch(
 
     None when they are too many to be worth it.
     """
-    events = [exp.Literal.string(one.event) for one in promote]
-    promoted: exp.Expr = exp.In(this=exp.column("event"), expressions=events)
-    speaks = _SPEAKS + (f" OR {promoted.sql(dialect='duckdb')}" if events else "")
-    months = sorted(months_between(base.as_of, as_of))
-    crossed = exp.In(this=exp.column("month"), expressions=[exp.Literal.string(m) for m in months])
+    promoted = sql.one_of("event", [one.event for one in promote]).sql(dialect="duckdb")
+    crossed = sql.one_of("month", sorted(months_between(base.as_of, as_of)))
     session.run(
         _SAID_OF.format(
-            load=int(base.load_id), speaks=speaks, months=crossed.sql(dialect="duckdb")
+            load=int(base.load_id),
+            speaks=f"{_SPEAKS} OR {promoted}",
+            months=crossed.sql(dialect="duckdb"),
         ),
         [base.as_of, as_of],
     )
