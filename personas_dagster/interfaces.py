@@ -136,6 +136,15 @@ class Session(Protocol):
     ) -> None:
         """Make readable as `name` what the indexes of the lake's `table` find (`Indexed.find`)."""
 
+    def keep(self, name: str, table: str) -> None:
+        """Keep the relation `name`, which follows from the lake's `table`, for later sessions."""
+
+    def recall(self, name: str, table: str) -> bool:
+        """Make `name` again what a session of this engine kept of the same `table`, as it stands.
+
+        False where none did.
+        """
+
     def unindexed(self, name: str, table: str) -> None:
         """Make readable as `name` the rows of the lake's `table` that no index covers."""
 

@@ -28,7 +28,8 @@ WHERE account_profile_id IN (SELECT profile_id FROM accounts)
 """
 _FAMILY = """
 CREATE OR REPLACE TEMP TABLE around_all AS
-SELECT profile_id, root_id FROM graph_roots WHERE root_id IN (SELECT profile_id FROM around)
+SELECT profile_id, root_id, profile_id = root_id AS is_root
+FROM graph_roots WHERE root_id IN (SELECT profile_id FROM around)
 """
 _MESSAGES = f"""
 CREATE OR REPLACE TEMP TABLE messages AS

@@ -26,15 +26,19 @@ CREATE OR REPLACE TEMP TABLE member_rows (
     audience VARCHAR, collection VARCHAR, profile_id VARCHAR, entered_at TIMESTAMPTZ,
     exited_at TIMESTAMPTZ, refresh_id BIGINT)
 """
-_CHANGES = """
-INSERT INTO member_changes
+_MOVED = """
+CREATE OR REPLACE TEMP TABLE member_moves AS
 SELECT coalesce(n.audience, b.audience) AS audience,
        coalesce(n.collection, b.collection) AS collection,
        coalesce(n.profile_id, b.profile_id) AS profile_id,
-       CASE WHEN b.profile_id IS NULL THEN 'entered' ELSE 'exited' END AS change,
-       $1::TIMESTAMPTZ AS at, $1::TIMESTAMPTZ AS as_of, $2 AS run_id, $3::BIGINT AS refresh_id
+       CASE WHEN b.profile_id IS NULL THEN 'entered' ELSE 'exited' END AS change
 FROM members_now n FULL JOIN members_before b USING (audience, profile_id)
 WHERE n.profile_id IS NULL OR b.profile_id IS NULL
+"""
+_CHANGES = """
+INSERT INTO member_changes
+SELECT audience, collection, {named}, change, $1::TIMESTAMPTZ, $1::TIMESTAMPTZ, $2, $3::BIGINT
+FROM member_moves m {joined}
 """
 _BEFORE = """
 CREATE OR REPLACE TEMP TABLE members_before AS
@@ -42,16 +46,20 @@ SELECT m.* FROM members m SEMI JOIN evaluated_audiences USING (audience)
 """
 _ENTERED = """
 INSERT INTO member_rows
-SELECT audience, collection, profile_id, "at", NULL, refresh_id
-FROM member_changes SEMI JOIN evaluated_audiences USING (audience) WHERE change = 'entered'
+SELECT audience, collection, {named}, $1::TIMESTAMPTZ, NULL, $2::BIGINT
+FROM member_moves m {joined} WHERE change = 'entered'
 """
 # Who exits does so with every profile that was merged into it.
 _EXITED = """
 INSERT INTO member_rows
-SELECT s.audience, s.collection, s.stored_id, s.entered_at, c.at, c.refresh_id
-FROM stored_members s JOIN member_changes c USING (audience, profile_id)
-WHERE c.change = 'exited' AND c.audience IN (FROM evaluated_audiences)
+SELECT s.audience, s.collection, s.stored_id, s.entered_at, $1::TIMESTAMPTZ, $2::BIGINT
+FROM stored_members s JOIN member_moves m USING (audience, profile_id) WHERE m.change = 'exited'
 """
+_ITSELF = {"named": "m.profile_id", "joined": ""}
+_OF_NUMBER = {
+    "named": "i.profile_id",
+    "joined": "JOIN {numbers} i ON i.number = m.profile_id AND i.profile_id = i.root_id",
+}
 _FEW = 100_000  # rows that are not worth writing the log anew
 _WHOLE = """
 SELECT audience, collection, profile_id, entered_at, NULL::TIMESTAMPTZ AS exited_at,
@@ -82,19 +90,24 @@ def compare(
     as_of: dt.datetime,
     refresh_id: int,
     run_id: str,
+    numbers: str | None = None,
 ) -> dict[str, int]:
     """Add to both where `results` differ from `members`; returns how many are in now.
 
-    A merge moves a membership: `members` is led through the graph's parents already.
+    A merge moves a membership: `members` is led through the graph's parents already. Where
+    profiles go by numbers, the relation `numbers(profile_id, root_id, number)` names them.
     """
     session.register(
         "evaluated_audiences", pa.table({"audience": pa.array(sorted(audiences), pa.string())})
     )
     session.run(_BEFORE)
     session.run(_now(sorted(audiences)))
-    session.run(_CHANGES, [as_of, run_id, refresh_id])
-    session.run(_ENTERED)
-    session.run(_EXITED)
+    session.run(_MOVED)
+    names = {key: text.format(numbers=numbers) for key, text in _OF_NUMBER.items()}
+    names = names if numbers else _ITSELF
+    session.run(_CHANGES.format(**names), [as_of, run_id, refresh_id])
+    session.run(_ENTERED.format(**names), [as_of, refresh_id])
+    session.run(_EXITED, [as_of, refresh_id])
     sizes = session.fetch("SELECT audience, count(*) AS n FROM members_now GROUP BY ALL")
     return {row["audience"]: row["n"] for row in sizes.to_pylist()}
 

@@ -35,6 +35,7 @@ _DUCKDB_TYPES = {
 }
 _NONE: frozenset[str] = frozenset()
 _HELD: dict[str, frozenset[str]] = {}
+_Kept = dict[str, tuple[list[str], pa.Table]]  # relations, and the files that they follow from
 
 
 class DuckDBEngine:
@@ -56,6 +57,7 @@ class DuckDBEngine:
         self.threads = threads or os.cpu_count() or 1
         self.memory_limit = memory_limit
         self.spill = spill
+        self._kept: _Kept = {}
 
     @contextmanager
     def session(self, lake: Lake, *, memory: str | None = None) -> Iterator[DuckDBSession]:
@@ -75,7 +77,7 @@ class DuckDBEngine:
             }
             connection = duckdb.connect(":memory:", config=settings)
             try:
-                yield DuckDBSession(connection, lake)
+                yield DuckDBSession(connection, lake, self._kept)
             finally:
                 connection.close()
 
@@ -83,9 +85,10 @@ class DuckDBEngine:
 class DuckDBSession:
     """One connection; `connection` is there for what only this engine can do."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, lake: Lake, kept: _Kept) -> None:
         self.connection = connection
         self._lake = lake
+        self._kept = kept
         self._indexed: dict[str, Indexed] = {}
 
     def view(
@@ -111,6 +114,18 @@ class DuckDBSession:
         self, name: str, table: str, key: str, wanted: pa.Table, names: Sequence[str] = ()
     ) -> None:
         self.register(name, self._indexes(table).find(key, wanted, names))
+
+    def keep(self, name: str, table: str) -> None:
+        self._kept[name] = (self._lake.files(table), self.fetch(f"FROM {name}"))
+
+    def recall(self, name: str, table: str) -> bool:
+        files, rows = self._kept.get(name, (None, None))
+        if files != self._lake.files(table):
+            return False
+        self.register("kept_rows", rows)
+        self.run(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM kept_rows")
+        self.connection.unregister("kept_rows")
+        return True
 
     def unindexed(self, name: str, table: str) -> None:
         self._view_of(name, table, self._indexes(table).rest)

@@ -76,7 +76,7 @@ class MemoryLake:
 
 class _MemorySession(DuckDBSession):
     def __init__(self, base: DuckDBSession, lake: MemoryLake) -> None:
-        super().__init__(base.connection, lake)
+        super().__init__(base.connection, lake, {})
         self._tables = lake
 
     def view(
@@ -88,6 +88,12 @@ class _MemorySession(DuckDBSession):
         days: Days | None = None,
     ) -> None:
         self.register(name, self._tables.table(table or name))
+
+    def keep(self, name: str, table: str) -> None:
+        """Nothing tells one state of a table in memory from another."""
+
+    def recall(self, name: str, table: str) -> bool:
+        return False
 
     def unindexed(self, name: str, table: str) -> None:
         self.view(name, table)

@@ -16,22 +16,36 @@ import pyarrow as pa
 from sqlglot import exp
 
 from personas_dagster.interfaces import Lake, Session
+from personas_dagster.lake.halves import halves_sql
 from personas_dagster.query import sql, typed
 from personas_dagster.query.typed import Typed
 
 _MANY_FILES = 12
 
-_RESOLVED = """
+_HIGH, _LOW = halves_sql("profile_id")
+_RESOLVED = f"""
 CREATE OR REPLACE TEMP VIEW resolved_rows AS
 SELECT event, profile_id, timestamp, received_at, message_id, type, account_id, source_id,
-       properties, traits, context, {load_id:d}::BIGINT AS load_id,
-       strftime(timestamp, '%Y-%m') AS month
+       properties, traits, context, {{load_id:d}}::BIGINT AS load_id,
+       strftime(timestamp, '%Y-%m') AS month, {_HIGH} AS profile_high, {_LOW} AS profile_low
 FROM resolved_messages
 """
 _MOVED = """
 CREATE OR REPLACE TEMP VIEW moved_{layer} AS
-SELECT e.* REPLACE (CASE WHEN m.message_id IS NULL THEN e.{owner} ELSE m.{owner} END AS {owner})
+SELECT e.* REPLACE (CASE WHEN m.message_id IS NULL THEN e.{owner} ELSE m.{owner} END AS {owner},
+                    CASE WHEN m.message_id IS NULL THEN e.profile_high END AS profile_high,
+                    CASE WHEN m.message_id IS NULL THEN e.profile_low END AS profile_low)
 FROM {layer} e LEFT JOIN moved m ON m.message_id = e.message_id AND m.received_at = e.received_at
+"""
+# Files of earlier versions have texts only.
+_NARROW = f"""
+CREATE OR REPLACE TEMP VIEW narrow_{{layer}} AS
+SELECT * REPLACE (coalesce(profile_high, {_HIGH}) AS profile_high,
+                  coalesce(profile_low, {_LOW}) AS profile_low)
+FROM {{layer}}
+"""
+_TEXTS_ONLY = """
+SELECT DISTINCT month FROM events WHERE profile_low IS NULL AND profile_id IS NOT NULL
 """
 _MONTHS = "SELECT DISTINCT month FROM events SEMI JOIN moved USING (message_id, received_at)"
 _ORDER = ("event", "profile_id", "timestamp", "message_id")
@@ -86,7 +100,8 @@ def compact(session: Session, lake: Lake, columns: Collection[Typed] = ()) -> li
 
 
 def unfilled(session: Session, columns: Collection[Typed]) -> dict[str, int]:
-    """The months that lack some of these typed columns, and how many messages they hold."""
+    """The months that lack some of these typed columns or an id's halves, and how many messages
+    they hold."""
     names = {one.name for one in columns}
     found: Counter[str] = Counter()
     lacking: set[str] = set()
@@ -96,13 +111,16 @@ def unfilled(session: Session, columns: Collection[Typed]) -> dict[str, int]:
         found.update(counts)
         if held < names:
             lacking.update(counts)
+    session.view("events")
+    lacking.update(session.fetch(_TEXTS_ONLY).column("month").to_pylist())
     return {month: found[month] for month in sorted(lacking, reverse=True)}
 
 
 def fill(
     session: Session, lake: Lake, columns: Collection[Typed], *, at_most: int | None = None
 ) -> list[str]:
-    """Fill typed columns of earlier months from their JSON, the newest first; returns the months.
+    """Fill typed columns of earlier months from their JSON, and ids' halves, the newest first;
+    returns the months.
 
     `at_most` messages are rewritten, so that a refresh does only so much of it.
     """
@@ -138,7 +156,8 @@ def _rewrite(
         if moved is not None:
             session.run(_MOVED.format(layer=layer, owner=moved))
             layer = f"moved_{layer}"
-        part = typed.filled(wanted, layer, held)
+        session.run(_NARROW.format(layer=layer))
+        part = typed.filled(wanted, f"narrow_{layer}", held)
         part.set("where", exp.Where(this=sql.compare("=", sql.column("month"), sql.text(month))))
         parts.append(part)
     union: exp.Expr = parts[0]

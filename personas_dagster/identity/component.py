@@ -18,11 +18,11 @@ import pyarrow as pa
 from personas_dagster.events.resolved import reassign
 from personas_dagster.identity.decisions import Decision
 from personas_dagster.identity.facts import Identifier
-from personas_dagster.identity.keys import halves_sql
 from personas_dagster.identity.replaying import Load, replay
 from personas_dagster.identity.views import prepare
 from personas_dagster.interfaces import Engine, Lake, Session
 from personas_dagster.lake import DeltaLake
+from personas_dagster.lake.halves import halves_sql
 from personas_dagster.query import Typed
 
 _PROFILE_OF = {"users": "profile_id", "accounts": "account_id"}

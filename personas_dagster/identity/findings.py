@@ -12,12 +12,13 @@ from typing import Any
 import pyarrow as pa
 
 from personas_dagster.identity.guard import Finding
-from personas_dagster.identity.keys import halves_sql, id_sql, key_sql, same
+from personas_dagster.identity.keys import key_sql
 from personas_dagster.identity.looking_up import look_up
 from personas_dagster.identity.numbering import blocked_values
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.identity.touched import climb_all
 from personas_dagster.interfaces import Session
+from personas_dagster.lake.halves import halves_sql, id_sql, same
 
 _SAMPLE = 20
 _GROWTH = 5.0

@@ -1,9 +1,8 @@
 """Identifiers and profiles as 128 bits: two integers in place of a text.
 
 What a load touches is looked for in tables as large as the graph, so those carry, beside their
-texts, pairs of narrow columns (`*_high`, `*_low`): a profile's are its id, which is an MD5 hash;
-an identifier's are the MD5 hash of what it is. A scan joins by `*_low` and then compares `*_high`
-(`SAME`), which costs half of a join by both. The integers are signed, in the order of the texts.
+texts, pairs of narrow columns (`lake/halves.py`): a profile's are its id, which is an MD5 hash; an
+identifier's are the MD5 hash of what it is.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from personas_dagster.interfaces import Session
+from personas_dagster.lake.halves import HALF, signed
 
 Ints = npt.NDArray[Any]
-_HALF = 1 << 63
 _DIGITS = 32
 _TEXTS = np.frombuffer(bytes(range(256)).hex().encode(), np.uint16)
 _CODES = np.zeros(256, np.uint8)
@@ -38,31 +37,7 @@ def _name(collection: str, kind: str, value: str) -> str:
 def key_sql(collection: str, kind: str, value: str) -> tuple[str, str]:
     """An identifier's key, as SQL over expressions."""
     key = f"md5_number({_name(collection, kind, value)})"
-    return _signed(_HIGH.format(key)), _signed(_LOW.format(key))
-
-
-def halves_sql(profile_id: str) -> tuple[str, str]:
-    """A profile's id as two integers, as SQL; null for what is no id."""
-    high, low = (
-        f"try_cast('0x' || substr({profile_id}, {start}, 16) AS UBIGINT)" for start in (1, 17)
-    )
-    return _signed(high), _signed(low)
-
-
-def id_sql(high: str, low: str) -> str:
-    """The id of which these are the halves, as SQL."""
-    parts = (f"lpad(to_hex(({half}::HUGEINT + {_HALF})::UBIGINT), 16, '0')" for half in (high, low))
-    return f"lower({' || '.join(parts)})"
-
-
-def same(left: str, right: str) -> str:
-    """A join by the narrow columns with these prefixes, as SQL: by one half, then the other."""
-    # Equality of both would be a join by two columns, which takes twice as long.
-    return f"{left}_low = {right}_low AND xor({left}_high, {right}_high) = 0"
-
-
-def _signed(half: str) -> str:
-    return f"({half}::HUGEINT - {_HALF})::BIGINT"
+    return signed(_HIGH.format(key)), signed(_LOW.format(key))
 
 
 def identifier_keys(session: Session, named: pa.Table, collection: str) -> tuple[Ints, Ints]:
@@ -92,11 +67,11 @@ def halves(ids: pa.Array) -> tuple[Ints, Ints]:
 
 def texts(high: Ints, low: Ints) -> pa.Array:
     """The ids of which these are the halves."""
-    words = np.stack([high, low], axis=1).view(np.uint64) ^ np.uint64(_HALF)
+    words = np.stack([high, low], axis=1).view(np.uint64) ^ np.uint64(HALF)
     digits = _TEXTS[words.astype(">u8").view(np.uint8)]
     offsets = np.arange(len(high) + 1, dtype=np.int32) * _DIGITS
     return pa.StringArray.from_buffers(len(high), pa.py_buffer(offsets), pa.py_buffer(digits))
 
 
 def _to_signed(words: Ints) -> Ints:
-    return np.asarray(words ^ np.uint64(_HALF)).view(np.int64)
+    return np.asarray(words ^ np.uint64(HALF)).view(np.int64)

@@ -8,10 +8,10 @@ summed up as they were before it and as they are now, and no others.
 from __future__ import annotations
 
 from personas_dagster.identity.digests import combine, difference, digest
-from personas_dagster.identity.keys import id_sql, same
 from personas_dagster.identity.looking_up import look_up
 from personas_dagster.identity.touched import climb_all
 from personas_dagster.interfaces import Session
+from personas_dagster.lake.halves import id_sql, same
 
 LINK_COLUMNS = (
     "user_profile_id",

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from personas_dagster.identity.keys import same
 from personas_dagster.interfaces import Session
+from personas_dagster.lake.halves import same
 
 
 def look_up(

@@ -17,11 +17,12 @@ from personas_dagster.errors import LakeUnavailable
 from personas_dagster.identity import keys
 from personas_dagster.identity.looking_up import look_up
 from personas_dagster.interfaces import Session
+from personas_dagster.lake.halves import same
 
 _HELD = f"""
 CREATE OR REPLACE TEMP TABLE held AS
 SELECT n.id, i.profile_high, i.profile_low
-FROM held_rows i JOIN load_names n ON {keys.same("n.key", "i.key")}
+FROM held_rows i JOIN load_names n ON {same("n.key", "i.key")}
 """
 _WITHOUT_KEYS = "SELECT 1 FROM unindexed_identifiers WHERE key_low IS NULL LIMIT 1"
 _START = "CREATE OR REPLACE TEMP TABLE met AS SELECT DISTINCT profile_high, profile_low FROM held"
@@ -37,9 +38,9 @@ _NO_EDGES = (
 _UP_AND_DOWN = f"""
 CREATE OR REPLACE TEMP TABLE found AS
 SELECT DISTINCT child_high, child_low, parent_high, parent_low FROM (
-    SELECT m.* FROM graph_merges m JOIN frontier f ON {keys.same("m.child", "f.profile")}
+    SELECT m.* FROM graph_merges m JOIN frontier f ON {same("m.child", "f.profile")}
     UNION ALL
-    SELECT m.* FROM graph_merges m JOIN frontier f ON {keys.same("m.parent", "f.profile")}
+    SELECT m.* FROM graph_merges m JOIN frontier f ON {same("m.parent", "f.profile")}
     UNION ALL BY NAME FROM merges_up UNION ALL BY NAME FROM merges_down
 ) WHERE $1::BIGINT IS NULL OR load_id < $1
 """
@@ -80,7 +81,7 @@ _MEMBERS = f"""
 CREATE OR REPLACE TEMP TABLE members AS
 SELECT i.type, epoch_us(i.first_seen_at) AS seen, i.load_id, i.key_high, i.key_low,
        c.root_high, c.root_low, c.profile_low = c.root_low AND c.profile_high = c.root_high AS own
-FROM member_rows i JOIN climbed c ON {keys.same("c.profile", "i.profile")}
+FROM member_rows i JOIN climbed c ON {same("c.profile", "i.profile")}
 """
 # The message that made a profile attached an identifier to it, at that instant, in that load.
 _ROOTS = """
@@ -96,7 +97,7 @@ SELECT profile_high, profile_low FROM roots QUALIFY count(*) OVER (PARTITION BY 
 _FIRST_MESSAGES = f"""
 CREATE OR REPLACE TEMP TABLE first_messages AS
 SELECT t.*, p.first_message_id
-FROM tied_rows p JOIN tied t ON {keys.same("t.profile", "p.profile")}
+FROM tied_rows p JOIN tied t ON {same("t.profile", "p.profile")}
 """
 _IN_ORDER = """
 SELECT r.profile_high, r.profile_low, k.members - 1 AS merges

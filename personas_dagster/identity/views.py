@@ -88,7 +88,11 @@ def prepare(session: Session, *, known_at: dt.datetime | None = None) -> None:
                 [known_at],
             )
             session.run(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM known_{name}")
-    roots(session)
+    if known_at is not None:
+        roots(session)
+    elif not session.recall("graph_parents", "merges"):
+        roots(session)
+        session.keep("graph_parents", "merges")  # each stage of a refresh asks for them
     for statement in _VIEWS:
         session.run(statement)
 

@@ -71,7 +71,7 @@ _LOADED_KEYS = ("load_id", "file_id", "line")
 
 
 def _narrow(*names: str) -> dict[str, pa.DataType]:
-    """Columns that stand for texts in 128 bits: what `identity/keys.py` says."""
+    """Columns that stand for texts in 128 bits: what `halves.py` says."""
     return {f"{name}_{half}": pa.int64() for name in names for half in ("high", "low")}
 
 
@@ -200,11 +200,12 @@ _ALL = [
             "context": JSON,
             "load_id": pa.int64(),
             "month": pa.string(),
+            **_narrow("profile"),
         },
         partition_by=("month",),
-        bookkeeping=("load_id",),
+        bookkeeping=("load_id", *_narrow("profile")),
         derived="typed_",
-        scattered=("profile_id", "timestamp", "received_at", "message_id"),
+        scattered=("profile_id", "timestamp", "received_at", "message_id", *_narrow("profile")),
     ),
     *(
         _table(

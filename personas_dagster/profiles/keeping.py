@@ -32,7 +32,8 @@ EVENT_DAYS = 14
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _HELD = 25_000_000  # values that are put together at once
 _FAMILY_OF = """
-CREATE OR REPLACE TEMP TABLE family AS SELECT profile_id, root_id FROM graph_roots WHERE {some}
+CREATE OR REPLACE TEMP TABLE family AS
+SELECT profile_id, root_id, profile_id = root_id AS is_root FROM graph_roots WHERE {some}
 """
 _FILLING = 2  # batches that wait for the store: they are long, and of whole profiles
 _GRAPH = ("profiles", "identifiers", "merges", "account_links")

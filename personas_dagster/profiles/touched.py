@@ -64,9 +64,9 @@ _OTHERS = """
 """
 _FAMILY = """
 CREATE OR REPLACE TEMP TABLE family AS
-SELECT profile_id, profile_id AS root_id FROM whole
+SELECT profile_id, profile_id AS root_id, true AS is_root FROM whole
 UNION ALL
-SELECT child_id, parent_id FROM graph_parents SEMI JOIN whole ON whole.profile_id = parent_id
+SELECT child_id, parent_id, false FROM graph_parents SEMI JOIN whole ON whole.profile_id = parent_id
 """
 # One in so many of those whose traits changed: theirs become one row again.
 OFTEN = 24

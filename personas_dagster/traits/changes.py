@@ -24,7 +24,7 @@ _CURRENT = """
 SELECT collection, root_id AS profile_id, key, arg_max(value, place) AS value,
        arg_max(updated_at, place) AS updated_at, arg_max(source_id, place) AS source_id
 FROM (
-    SELECT t.*, {root} AS root_id, 2 * refresh_id + ({root} = t.profile_id)::BIGINT AS place
+    SELECT t.*, {root} AS root_id, 2 * refresh_id + {own}::BIGINT AS place
     FROM {log} t {joined} {only}
 )
 GROUP BY ALL HAVING arg_max(value, place) <> 'null'
@@ -64,8 +64,8 @@ def current(
 
     A view: what is asked of it decides how much is read. Of all profiles, or of those in the
     relation `of(profile_id)`, which holds every child too; of all `keys`, or of these. `log` is a
-    relation that stands in for the table, `roots(profile_id, root_id)` for the graph's parents;
-    without it the session must have the graph's relations.
+    relation that stands in for the table, `roots(profile_id, root_id, is_root)` for the graph's
+    parents; without it the session must have the graph's relations.
     """
     if log is None:
         session.view(table)
@@ -76,6 +76,7 @@ def current(
     query = _CURRENT.format(
         log=rows,
         root="m.root_id" if roots else "coalesce(m.parent_id, t.profile_id)",
+        own="m.is_root" if roots else "(m.parent_id IS NULL)",
         joined=f"JOIN {_quoted(roots)} m USING (profile_id)"
         if roots
         else "LEFT JOIN graph_parents m ON m.child_id = t.profile_id",

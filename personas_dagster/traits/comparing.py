@@ -18,7 +18,7 @@ from personas_dagster.traits import changes
 _NUMBERED = """
 CREATE OR REPLACE TEMP TABLE compared AS
 SELECT p.collection, i.profile_id, i.number * {keys} AS first_place
-FROM touched_ids i LEFT JOIN profiles p USING (profile_id) WHERE i.profile_id = i.root_id
+FROM touched_ids i LEFT JOIN profiles p ON p.profile_id = i.number WHERE i.profile_id = i.root_id
 """
 # What is stored of the touched profiles: read once, then led to their roots of now and of then.
 _LOG = """
@@ -29,8 +29,8 @@ FROM computed_traits l JOIN touched_ids i USING (profile_id) JOIN compared_keys 
 """
 _NOW = """
 CREATE OR REPLACE TEMP TABLE trait_now AS
-SELECT c.first_place + k.number AS place, r.key, r.value
-FROM results r JOIN compared_keys k USING (key) JOIN compared c USING (profile_id)
+SELECT r.profile_id * {keys} + k.number AS place, r.key, r.value
+FROM results r JOIN compared_keys k USING (key)
 """
 # Most places have one row in the log, and it says what is so now: only of the others' rows is the
 # newest sought.

@@ -132,14 +132,14 @@ class _Pass:
 
     def evaluate(self, definitions: Sequence[Definition], among: Sequence[Definition]) -> None:
         """Compute `definitions` and what they read `among` all."""
-        of = "touched_ids" if self.base else None
+        of = "by_number" if self.base else None
         wanted = upstream(definitions, among)
         prepare_values(self.session, defined=self.defined, of=of)
         typed = typed_columns(tuple(wanted))
         layers = prepare_world(self.session, typed=typed, of=of)
         made = plan(wanted, as_of=self.as_of, audiences=self.audiences, layers=layers)
         if self.base:
-            gather_messages(self.session, layers, made, of="touched_ids", late=_late(wanted))
+            gather_messages(self.session, layers, made, of="by_number", late=_late(wanted))
             evaluate(self.session, made)
         else:
             evaluate_everybody(self.session, layers, made)
@@ -194,7 +194,12 @@ class _Pass:
 
     def _audiences(self, keys: list[str]) -> None:
         sizes = membership.compare(
-            self.session, keys, as_of=self.as_of, refresh_id=self.refresh_id, run_id=self.run_id
+            self.session,
+            keys,
+            as_of=self.as_of,
+            refresh_id=self.refresh_id,
+            run_id=self.run_id,
+            numbers="touched_ids" if self.base else None,
         )
         if self.base:
             before = _counts(self.session, _MEMBERS_THEN)

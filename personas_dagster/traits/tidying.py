@@ -15,11 +15,13 @@ from sqlglot import exp
 from personas_dagster.interfaces import Lake, Session
 from personas_dagster.lake.tables import TABLES
 from personas_dagster.traits import slices
+from personas_dagster.traits.standing import scalar
 
 FEW = 1_000_000  # rows that are not worth writing a log anew
 MANY_FILES = 100
 _HELD = 20_000_000  # rows that are held at once
-_SIZE = "SELECT count(*) AS n, coalesce(max(refresh_id), 0) AS last FROM {log}"
+_SIZE = "SELECT count(*) FROM {log}"
+_NEWEST = "SELECT coalesce(max(refresh_id), 0) FROM {log}"
 _LAST = """
 SELECT collection, profile_id, key, last.*, refresh_id FROM (
     SELECT collection, profile_id, key, max(refresh_id) AS refresh_id,
@@ -39,10 +41,10 @@ def tidy(session: Session, lake: Lake, log: str, *, held: int | None, finished: 
     """
     session.view(log)
     named = exp.to_identifier(log, quoted=True).sql(dialect="duckdb")
-    rows, last = session.fetch(_SIZE.format(log=named)).to_pylist()[0].values()
+    rows = scalar(session, _SIZE.format(log=named))
     if not held:
-        return int(rows)
-    if rows <= 2 * held + FEW or last > finished:
+        return rows
+    if rows <= 2 * held + FEW or scalar(session, _NEWEST.format(log=named)) > finished:
         lake.compact(log, above=MANY_FILES)
         return held
     schema = TABLES[log].schema

@@ -16,6 +16,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from personas_dagster.interfaces import Session
+from personas_dagster.lake.halves import same
 from personas_dagster.query import Layer, Plan, Typed, evaluate, sql
 from personas_dagster.query.compile_events import MESSAGES
 from personas_dagster.query.sliced import can_be_sliced, evaluate_sliced
@@ -74,11 +75,15 @@ SELECT e.event, {root} AS profile_id, e.timestamp, e.received_at, e.message_id, 
        e.properties, e.context{typed}
 FROM {table} e {joined}
 """
-_MESSAGES = f"CREATE OR REPLACE TEMP VIEW {{name}} AS {_ROWS} WHERE e.profile_id IS NOT NULL"
+_MESSAGES = "CREATE OR REPLACE TEMP VIEW {name} AS {rows}"
 _ALL_ROOTS = {
     "root": "coalesce(m.parent_id, {of}.profile_id)",
     "joined": "LEFT JOIN graph_parents m ON m.child_id = {of}.profile_id",
 }
+# By integers, which are read and sought in half the time of texts; files of earlier versions have
+# none.
+_BY_HALVES = f"JOIN {{of}} m ON {same('m.profile', 'e.profile')}"
+_BY_TEXT = "JOIN {of} m ON m.profile_id = e.profile_id WHERE e.profile_low IS NULL"
 _ANY_MERGE = "SELECT 1 FROM graph_parents LIMIT 1"
 _PROFILES = """
 CREATE OR REPLACE TEMP TABLE profiles AS
@@ -86,12 +91,22 @@ SELECT g.collection, g.profile_id,
        coalesce(bool_or(i.type IN ('user_id', 'email', 'android.idfa', 'ios.idfa')), false)
            AS is_known,
        coalesce(bool_or(i.type = 'anonymous_id'), false) AS has_anonymous_id
-FROM graph_profiles g {only} LEFT JOIN {identifiers} i USING (profile_id)
+FROM {roots} g LEFT JOIN {identifiers} i USING (profile_id)
 GROUP BY ALL
 """
-_IDENTIFIERS_OF = """(
-    SELECT o.root_id AS profile_id, i.type FROM identifiers i JOIN {of} o USING (profile_id)
+_ROOTS_OF = """(
+    SELECT g.collection, o.root_id AS profile_id
+    FROM graph_profiles g JOIN {of} o USING (profile_id)
 )"""
+_IDENTIFIERS_OF = f"""(
+    SELECT o.root_id AS profile_id, i.type
+    FROM identifiers i JOIN {{of}} o ON {same("i.profile", "o.profile")}
+)"""
+_LINKS_OF = """
+SELECT u.root_id AS user_profile_id, a.root_id AS account_profile_id
+FROM graph_links l JOIN {of} u ON u.profile_id = l.user_profile_id
+JOIN {of} a ON a.profile_id = l.account_profile_id
+"""
 _TRAITS = """
 CREATE OR REPLACE TEMP VIEW traits AS
 SELECT collection, profile_id, key, arg_min(value, class) AS value FROM (
@@ -112,7 +127,7 @@ SELECT collection, profile_id, key, arg_min(value, class) AS value FROM (
 LATE = {"received_at": "TIMESTAMPTZ", "message_id": "VARCHAR"}
 _TIED = """
 CREATE OR REPLACE TEMP TABLE tied AS
-SELECT o.profile_id, o.root_id FROM {of} o WHERE o.root_id IN (
+SELECT o.* FROM {of} o WHERE o.root_id IN (
     SELECT profile_id FROM ({stamps}) GROUP BY event, profile_id, timestamp HAVING count(*) > 1)
 """
 
@@ -139,8 +154,9 @@ def prepare_values(
 ) -> None:
     """`trait_values` and `members`; `defined` are the keys of the space's computed traits.
 
-    Of all profiles, or of those in the relation `of(profile_id, root_id)`, which holds every child
-    too; of all traits, or of those named `keys`.
+    Of all profiles, or of those in the relation `of(profile_id, root_id, is_root)`, which holds
+    every child too, and whose roots may go by other names, numbers for instance; of all traits, or
+    of those named `keys`.
     """
     for table in ("custom_traits", "computed_traits", "sql_traits"):
         current(session, table, roots=of, keys=keys)
@@ -167,11 +183,13 @@ def prepare_world(
 
     `as_of`: who had ever been in an audience by then. Returns the layers that a plan reads
     messages from: relations that hold those of the columns in `typed` that are filled. `of` is a
-    relation (profile_id, root_id) that messages and profiles are limited to.
+    relation (profile_id, root_id, profile_high, profile_low) that messages, profiles and links are
+    limited to, as there.
     """
     layers = prepare_messages(session, typed, of=of)
     prepare_profiles(session, of=of)
-    session.run("CREATE OR REPLACE TEMP VIEW account_links AS SELECT * FROM graph_links")
+    links = _LINKS_OF.format(of=_quoted(of)) if of else "SELECT * FROM graph_links"
+    session.run(f"CREATE OR REPLACE TEMP VIEW account_links AS {links}")
     prepare_traits(session, as_of=as_of, of=of)
     return layers
 
@@ -181,18 +199,17 @@ def prepare_messages(
 ) -> Sequence[Layer]:
     """`messages`, led to the profiles that they belong to now, and its layers."""
     session.view("events")
-    roots = _roots(session, "e", of)
-    session.run(_MESSAGES.format(name="messages", table="events", typed="", **roots))
+    rows = _led(session, "events", (), of=of)
+    session.run(_MESSAGES.format(name="messages", rows=rows))
     return message_layers(session, typed, of=of)
 
 
 def prepare_profiles(session: Session, *, of: str | None = None) -> None:
     """`profiles`, with what they are known by."""
-    only, identifiers = "", "graph_identifiers"
+    roots, identifiers = "graph_profiles", "graph_identifiers"
     if of:
-        only = f"SEMI JOIN {_quoted(of)} o ON o.root_id = g.profile_id"
-        identifiers = _IDENTIFIERS_OF.format(of=_quoted(of))
-    session.run(_PROFILES.format(only=only, identifiers=identifiers))
+        roots, identifiers = (text.format(of=_quoted(of)) for text in (_ROOTS_OF, _IDENTIFIERS_OF))
+    session.run(_PROFILES.format(roots=roots, identifiers=identifiers))
 
 
 def prepare_traits(
@@ -212,15 +229,29 @@ def message_layers(
     session: Session, typed: Collection[Typed], *, of: str | None = None
 ) -> Sequence[Layer]:
     """`messages_1`, `messages_2`, ...: together `messages`, each with typed columns of its own."""
-    layers, roots = [], _roots(session, "e", of)
+    layers = []
     for number, (table, held) in enumerate(
         session.layers("events", [one.name for one in typed]), 1
     ):
-        columns = "".join(f", e.{_quoted(name)}" for name in sorted(held))
         name = f"messages_{number}"
-        session.run(_MESSAGES.format(name=name, table=table, typed=columns, **roots))
+        session.run(_MESSAGES.format(name=name, rows=_led(session, table, held, of=of)))
         layers.append(Layer(name, held))
     return layers or MESSAGES
+
+
+def _led(session: Session, table: str, held: Collection[str], *, of: str | None) -> str:
+    """The messages of a table, led to their roots: of all profiles, or of those in `of`."""
+    typed = "".join(f", e.{_quoted(name)}" for name in sorted(held))
+    if of is None:
+        roots = _roots(session, "e", None)
+        return f"{_ROWS.format(table=table, typed=typed, **roots)} WHERE e.profile_id IS NOT NULL"
+    found = (
+        _ROWS.format(
+            table=table, typed=typed, root="m.root_id", joined=joined.format(of=_quoted(of))
+        )
+        for joined in (_BY_HALVES, _BY_TEXT)
+    )
+    return " UNION ALL ".join(found)
 
 
 def evaluate_everybody(session: Session, layers: Sequence[Layer], made: Plan) -> None:
@@ -255,10 +286,9 @@ def _limit_no_more(session: Session, layers: Sequence[Layer]) -> None:
             session.run(f"DROP TABLE IF EXISTS {_quoted(strays + layer.relation)}")
     session.run("DROP TABLE profiles")
     session.run("ALTER TABLE all_profiles RENAME TO profiles")
-    roots = _roots(session, "e", None)
     for layer in layers:
-        rows = f"{_rows(layer, **roots)} WHERE e.profile_id IS NOT NULL"
-        session.run(f"CREATE OR REPLACE TEMP VIEW {_quoted(layer.relation)} AS {rows}")
+        rows = _led(session, _events(layer), layer.held, of=None)
+        session.run(_MESSAGES.format(name=_quoted(layer.relation), rows=rows))
 
 
 def _limit(session: Session, read: Mapping[Layer, str], merged: bool, some: Slice) -> None:
@@ -282,8 +312,12 @@ def _limit(session: Session, read: Mapping[Layer, str], merged: bool, some: Slic
 def _rows(layer: Layer, *, root: str, joined: str) -> str:
     """The messages of a layer, led to their roots."""
     typed = "".join(f", e.{_quoted(name)}" for name in sorted(layer.held))
-    table = _quoted(layer.relation.replace("messages", "events"))
-    return _ROWS.format(root=root, joined=joined, table=table, typed=typed)
+    return _ROWS.format(root=root, joined=joined, table=_events(layer), typed=typed)
+
+
+def _events(layer: Layer) -> str:
+    """The table that a layer's messages are in."""
+    return _quoted(layer.relation.replace("messages", "events"))
 
 
 def _read(session: Session, layer: Layer, made: Plan) -> Sequence[str]:
@@ -328,12 +362,11 @@ def _settle(
     session.run(_TIED.format(stamps=stamps, of=_quoted(of)))
     if not session.fetch("SELECT 1 FROM tied LIMIT 1").num_rows:
         return
-    roots = _roots(session, "e", "tied")
     for layer, columns in wanted.items():
         gathered, names = _gathered(layer), ", ".join(map(_quoted, columns))
         session.run(f"DELETE FROM {gathered} WHERE profile_id IN (SELECT root_id FROM tied)")
-        rows = f"{_rows(layer, **roots)} WHERE {named}"
-        session.run(f"INSERT INTO {gathered} SELECT {names} FROM ({rows})")
+        rows = _led(session, _events(layer), layer.held, of="tied")
+        session.run(f"INSERT INTO {gathered} SELECT {names} FROM ({rows}) WHERE {named}")
 
 
 def _gathered(layer: Layer) -> str:

@@ -22,6 +22,7 @@ from personas_dagster.identity.rebuilding import Rebuilt, ask, run_due
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.identity.views import prepare
 from personas_dagster.lake import TABLES, DeltaLake
+from personas_dagster.lake.halves import halves_sql
 from personas_dagster.state import State
 from personas_dagster.state import schema as state_schema
 from tests.identity.oracle import Oracle, member, text_of
@@ -30,6 +31,11 @@ NOW = dt.datetime(2026, 11, 22, 12, tzinfo=dt.UTC)
 START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
 Message = dict[str, Any]
 _RAW = TABLES["raw_events"].schema
+_HIGH, _LOW = halves_sql("profile_id")
+_HALVES_THAT_DIFFER = f"""
+SELECT * FROM events
+WHERE profile_high IS DISTINCT FROM {_HIGH} OR profile_low IS DISTINCT FROM {_LOW}
+"""
 
 
 def message(number: int = 0, /, *, at: float = 0, kind: str = "track", **fields: Any) -> Message:
@@ -241,6 +247,7 @@ def assert_same(graph: Graph, oracle: Oracle) -> None:
     roots = Counter(row[1] for row in found["profiles"]) - children
     kinds = Counter(row[1] for row in found["identifiers"])
     assert graph.totals() == {"profiles": roots, "identifiers": kinds}
+    assert graph.rows(_HALVES_THAT_DIFFER, "events") == []
 
 
 def _ids(text: str) -> tuple[tuple[str, str], ...]:

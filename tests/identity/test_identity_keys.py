@@ -13,6 +13,7 @@ from personas_dagster.errors import LakeUnavailable
 from personas_dagster.identity import keys
 from personas_dagster.identity.touched import read_touched
 from personas_dagster.lake import DeltaLake
+from personas_dagster.lake.halves import halves_sql, id_sql
 from personas_dagster.lake.tables import TABLES
 
 IDS = sorted([hashlib.md5(bytes([n])).hexdigest() for n in range(200)] + ["0" * 32, "f" * 32])
@@ -37,9 +38,9 @@ def test_sql_and_arrays_agree(tmp_path: Path) -> None:
     named = pa.table({"id": [3, 0, 2, 1], "type": ["email", "user_id", "x", "e"], "value": texts})
     with DuckDBEngine().session(DeltaLake(tmp_path)) as session:
         session.register("ids", pa.table({"profile_id": [*IDS, "p1"]}))
-        high, low = keys.halves_sql("profile_id")
+        high, low = halves_sql("profile_id")
         found = session.fetch(
-            f"SELECT high, low, {keys.id_sql('high', 'low')} AS text "
+            f"SELECT high, low, {id_sql('high', 'low')} AS text "
             f"FROM (SELECT {high} AS high, {low} AS low FROM ids) ORDER BY high, low"
         )
         assert [found.column(i).to_pylist()[:-1] for i in (0, 1)] == [

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 import sqlalchemy as sa
 
-from personas_dagster import refresh
+from personas_dagster import refresh, upkeep
 from personas_dagster.query import evaluate, plan
 from personas_dagster.spaces import Space
 from personas_dagster.state.schema import refreshes
@@ -257,6 +257,31 @@ def test_messages_of_one_instant_of_an_accounts_users(place: Place, names: str) 
     ]
     assert life.refresh(orders).touched is not None
     assert {value for _, _, value in stored(place.space)} == {"9"}
+
+
+def test_messages_of_an_earlier_version(life: Days) -> None:
+    """Those in files without the halves of ids are found by the ids, until they are filled."""
+    life.live(80, 1)
+    lake = life.place.space.lake
+
+    def without() -> int:
+        with life.place.space.engine.session(lake) as session:
+            session.view("events")
+            return len(session.fetch("FROM events WHERE profile_low IS NULL"))
+
+    with life.place.space.engine.session(lake) as session:
+        session.view("events")
+        texts = session.fetch("SELECT * EXCLUDE (profile_high, profile_low) FROM events")
+    lake.replace("events", texts)
+    assert without() == 80
+    for _ in range(3):
+        assert life.live(8, 13).touched
+        assert stored(life.place.space) == anew(life.place.space, life.now)
+    assert without() == 80
+    assert upkeep.tend(life.place.space, now=life.now).filled
+    assert without() == 0
+    assert life.live(8, 13).touched
+    assert stored(life.place.space) == anew(life.place.space, life.now)
 
 
 def test_nothing_new(life: Days) -> None:
