@@ -136,6 +136,10 @@ class Session(Protocol):
     ) -> None:
         """Make readable as `name` what the indexes of the lake's `table` find (`Indexed.find`)."""
 
+    def newest(self, table: str, column: str) -> int:
+        """The largest number in a column of the lake's `table`, 0 where there is none: what files
+        tell of themselves, without their rows."""
+
     def keep(self, name: str, table: str) -> None:
         """Keep the relation `name`, which follows from the lake's `table`, for later sessions."""
 

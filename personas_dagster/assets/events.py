@@ -14,7 +14,7 @@ from personas_dagster.spaces import Space
 
 GROUP = "events"
 
-_ALL = "SELECT count(*) AS n, max(load_id) AS last FROM events"
+_ALL = "SELECT count(*) AS n FROM events"
 _BY_EVENT = """
 SELECT coalesce(event, type) AS event, count(*) AS n FROM events WHERE load_id = $1
 GROUP BY ALL ORDER BY n DESC, event LIMIT 12
@@ -136,7 +136,7 @@ def assets(space: Space, names: Names) -> list[dg.AssetsDefinition]:
                 "old_files_deleted": tended.swept,
             }
             if written:
-                new = session.fetch(_BY_EVENT, [held_now["last"]]).to_pylist()
+                new = session.fetch(_BY_EVENT, [session.newest("events", "load_id")]).to_pylist()
                 named = {row["event"]: row["n"] for row in new}
                 metadata["by_event"] = drawing.bars(named, title="new messages by event")
         return dg.MaterializeResult(metadata=metadata)

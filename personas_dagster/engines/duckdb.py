@@ -27,6 +27,11 @@ _FOOTERS = f"""
 SELECT file_name, path_in_schema, stats_min_value, stats_max_value FROM parquet_metadata($1)
 WHERE starts_with(path_in_schema, '{PREFIX}')
 """
+_OF_FOOTERS = """
+SELECT file_name, coalesce(max(stats_max_value::BIGINT), 0),
+       bool_and(stats_max_value IS NOT NULL OR coalesce(stats_null_count = num_values, false))
+FROM parquet_metadata($1) WHERE path_in_schema = $2 GROUP BY file_name
+"""
 _DUCKDB_TYPES = {
     pa.string(): "VARCHAR",
     pa.int64(): "BIGINT",
@@ -35,6 +40,7 @@ _DUCKDB_TYPES = {
 }
 _NONE: frozenset[str] = frozenset()
 _HELD: dict[str, frozenset[str]] = {}
+_LARGEST: dict[tuple[str, str], int] = {}
 _Kept = dict[str, tuple[list[str], pa.Table]]  # relations, and the files that they follow from
 
 
@@ -114,6 +120,20 @@ class DuckDBSession:
         self, name: str, table: str, key: str, wanted: pa.Table, names: Sequence[str] = ()
     ) -> None:
         self.register(name, self._indexes(table).find(key, wanted, names))
+
+    def newest(self, table: str, column: str) -> int:
+        files = self._lake.files(table)
+        new = [file for file in files if (file, column) not in _LARGEST]
+        if new:
+            found = self.connection.execute(_OF_FOOTERS, [new, column]).fetchall()
+            for file, largest, told in found:
+                _LARGEST[file, column] = int(largest) if told else self._largest(file, column)
+        return max((_LARGEST.get((file, column), 0) for file in files), default=0)
+
+    def _largest(self, file: str, column: str) -> int:
+        """Of a file whose writer left out what footers tell."""
+        query = f"SELECT coalesce(max({column}), 0) FROM read_parquet($1)"
+        return int(self.connection.execute(query, [file]).fetchall()[0][0])
 
     def keep(self, name: str, table: str) -> None:
         self._kept[name] = (self._lake.files(table), self.fetch(f"FROM {name}"))

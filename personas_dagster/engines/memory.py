@@ -89,6 +89,12 @@ class _MemorySession(DuckDBSession):
     ) -> None:
         self.register(name, self._tables.table(table or name))
 
+    def newest(self, table: str, column: str) -> int:
+        self.view("any_rows", table)
+        return int(
+            self.fetch(f"SELECT coalesce(max({column}), 0) FROM any_rows").column(0)[0].as_py()
+        )
+
     def keep(self, name: str, table: str) -> None:
         """Nothing tells one state of a table in memory from another."""
 

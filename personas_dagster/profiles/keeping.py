@@ -37,12 +37,6 @@ SELECT profile_id, root_id, profile_id = root_id AS is_root FROM graph_roots WHE
 """
 _FILLING = 2  # batches that wait for the store: they are long, and of whole profiles
 _GRAPH = ("profiles", "identifiers", "merges", "account_links")
-_LOADS = """
-SELECT greatest((SELECT max(load_id) FROM stored_profiles), (SELECT max(load_id) FROM identifiers),
-                (SELECT max(load_id) FROM merges), (SELECT max(load_id) FROM stored_links))
-           AS graph_load,
-       (SELECT max(load_id) FROM events) AS event_load
-"""
 _EXPECTED = {
     "new_events": f"SELECT DISTINCT epoch_us(timestamp) // {tables.DAY} AS day, profile_id "
     "FROM expected_events WHERE load_id > {events} AND profile_id IS NOT NULL ORDER BY ALL",
@@ -195,15 +189,13 @@ def _count(session: Session, table: str) -> int:
 
 
 def _held(session: Session, published: Published) -> Held:
-    session.view("events")
-    loads = session.fetch(_LOADS).to_pylist()[0]
     return Held(
         format=tables.FORMAT,
         refresh_id=published.refresh_id,
         as_of=published.as_of,
         versions=dict(published.versions),
-        graph_load=loads["graph_load"] or 0,
-        event_load=loads["event_load"] or 0,
+        graph_load=max(session.newest(table, "load_id") for table in _GRAPH),
+        event_load=session.newest("events", "load_id"),
         events_since=_micros(_since(published.as_of)),
         computed=published.computed,
         audiences=published.audiences,

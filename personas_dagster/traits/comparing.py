@@ -56,12 +56,6 @@ FROM (
 JOIN compared c ON c.first_place = d.place - d.place % {keys}
 JOIN compared_keys k ON k.number = d.place % {keys}
 """
-# Those that were merged since: only their values were held by others then.
-_MOVED = """
-CREATE OR REPLACE TEMP TABLE moved AS
-SELECT DISTINCT t.root_id AS profile_id, t.number
-FROM touched_ids t JOIN roots_then r USING (profile_id) WHERE t.root_id <> r.root_id
-"""
 _MOVED_LOG = """
 CREATE OR REPLACE TEMP VIEW moved_log AS
 SELECT NULL::VARCHAR AS collection, i.profile_id, k.key, l.value, l.newer // 2 AS refresh_id,
@@ -99,7 +93,6 @@ def compare_touched(
     for query in (_NUMBERED, _LOG, _NOW, _DIFFERING, _BEFORE):
         session.run(query.format(keys=len(keys)))
     session.run(_CHANGED.format(keys=len(keys)), [at, refresh_id])
-    session.run(_MOVED)
     session.run(_MOVED_LOG.format(keys=len(keys)))
     then = {"name": "traits_then", "log": "moved_log", "roots": "roots_then"}
     changes.current(session, "computed_traits", keys=keys, **then)

@@ -47,8 +47,15 @@ SELECT collection, profile_id, key, value, NULL::VARCHAR AS source_id
 FROM current_computed_traits WHERE {keys} AND {some}
 """
 _MEMBERS_THEN = """
-SELECT audience AS key, count(DISTINCT t.root_id) AS n
-FROM stored_members m JOIN roots_then t ON t.profile_id = m.stored_id GROUP BY audience
+SELECT audience AS key, count(*) AS n FROM (
+    SELECT audience FROM members_before WHERE profile_id NOT IN (SELECT number FROM moved)
+    UNION ALL
+    SELECT audience FROM (
+        SELECT DISTINCT m.audience, t.root_id
+        FROM stored_members m JOIN roots_then t ON t.profile_id = m.stored_id
+        WHERE m.profile_id IN (SELECT number FROM moved)
+    )
+) GROUP BY audience
 """
 _WRONG = """
 SELECT key, profile_id FROM trait_changes SEMI JOIN checked USING (profile_id) WHERE {traits}

@@ -117,6 +117,14 @@ WHERE up.root_id <> r.root_id
 """
 
 
+# Those that were merged since: only their values were held by others then.
+_MOVED = """
+CREATE OR REPLACE TEMP TABLE moved AS
+SELECT DISTINCT t.number
+FROM touched_ids t JOIN roots_then r USING (profile_id) WHERE t.root_id <> r.root_id
+"""
+
+
 @dataclass(frozen=True)
 class Base:
     """A finished refresh that another one can build on."""
@@ -157,7 +165,7 @@ def seen(session: Session) -> dict[str, int]:
     """Of which messages something was computed."""
     session.view("events")
     return {
-        "load_id": scalar(session, "SELECT coalesce(max(load_id), 0) FROM events"),
+        "load_id": session.newest("events", "load_id"),
         "messages": scalar(session, "SELECT count(*) FROM events"),
     }
 
@@ -262,10 +270,10 @@ def touch(
 
     And `touched_ids(profile_id, root_id, number)`, these and those merged into them, with a number
     for each root; `by_number(profile_id, root_id)`, the same with the numbers as roots, which are
-    cheaper to compute with; `roots_then`, the roots of those at `base`; `checked(profile_id)`,
-    profiles that are computed beside them to show that the others' values stand. Returns how many
-    are touched; None when all have to be computed: the graph or the messages were derived anew,
-    or too many profiles are touched.
+    cheaper to compute with; `roots_then`, the roots of those at `base`, and `moved(number)`, whose
+    roots have changed since; `checked(profile_id)`, profiles that are computed beside them to show
+    that the others' values stand. Returns how many are touched; None when all have to be computed:
+    the graph or the messages were derived anew, or too many profiles are touched.
 
     The session must have the graph's relations.
     """
@@ -302,6 +310,7 @@ def touch(
     session.run(_THEN.format(load=int(base.load_id)))
     while scalar(session, _CLIMBING):
         session.run(_CLIMB)
+    session.run(_MOVED)
     return touched
 
 

@@ -24,21 +24,38 @@ from personas_dagster.traits.changes import current
 from personas_dagster.traits.slices import Slice, slices
 
 # The last row of an audience and profile holds; merged profiles that are in are one member.
-_STORED_MEMBERS = """
-SELECT a.audience, a.collection, {root} AS profile_id, a.profile_id AS stored_id, a.entered_at
+_LAST_ROW = """
+           arg_max(a.entered_at, coalesce(a.refresh_id, 0)) AS entered_at,
+           arg_max(a.exited_at IS NOT NULL, coalesce(a.refresh_id, 0)) AS has_exited
+"""
+_STORED_MEMBERS = f"""
+CREATE OR REPLACE TEMP VIEW stored_members AS
+SELECT a.audience, a.collection, {{root}} AS profile_id, a.profile_id AS stored_id, a.entered_at
 FROM (
-    SELECT audience, collection, profile_id,
-           arg_max(entered_at, coalesce(refresh_id, 0)) AS entered_at,
-           arg_max(exited_at IS NOT NULL, coalesce(refresh_id, 0)) AS has_exited
-    FROM audience_memberships {only}
-    GROUP BY ALL
-) a {joined}
+    SELECT a.audience, a.collection, a.profile_id, {_LAST_ROW}
+    FROM audience_memberships a GROUP BY ALL
+) a {{joined}}
 WHERE NOT a.has_exited
 """
+# Few, and asked for more than once: by numbers, the ids are put back where they are asked for.
+_MEMBERS_OF = (
+    f"""
+    CREATE OR REPLACE TEMP TABLE members_of AS
+    SELECT audience, collection, profile_id, stored, entered_at FROM (
+        SELECT a.audience, a.collection, m.root_id AS profile_id, m.rowid AS stored, {_LAST_ROW}
+        FROM audience_memberships a JOIN {{of}} m USING (profile_id) GROUP BY ALL
+    ) WHERE NOT has_exited
+    """,
+    """
+    CREATE OR REPLACE TEMP VIEW stored_members AS
+    SELECT a.audience, a.collection, a.profile_id, m.profile_id AS stored_id, a.entered_at
+    FROM members_of a JOIN {of} m ON m.rowid = a.stored
+    """,
+)
 _MEMBERS = """
 CREATE OR REPLACE TEMP VIEW members AS
 SELECT audience, collection, profile_id, min(entered_at) AS entered_at
-FROM stored_members GROUP BY ALL
+FROM {stored} GROUP BY ALL
 """
 # Whoever was ever in: for those who are in no more, the audience is false and not absent. Those
 # who are still in count as well, so that one who leaves in this refresh is false in it already.
@@ -154,7 +171,7 @@ def prepare_values(
 ) -> None:
     """`trait_values` and `members`; `defined` are the keys of the space's computed traits.
 
-    Of all profiles, or of those in the relation `of(profile_id, root_id, is_root)`, which holds
+    Of all profiles, or of those in the table `of(profile_id, root_id, is_root)`, which holds
     every child too, and whose roots may go by other names, numbers for instance; of all traits, or
     of those named `keys`.
     """
@@ -163,13 +180,12 @@ def prepare_values(
     session.register("defined_keys", pa.table({"key": pa.array(sorted(defined), pa.string())}))
     session.view("audience_memberships")
     session.run(_VALUES)
-    only = f"SEMI JOIN {_quoted(of)} USING (profile_id)" if of else ""
-    stored = _STORED_MEMBERS.format(only=only, **_roots(session, "a", of))
-    if of:  # few, and asked for more than once
-        session.run(f"CREATE OR REPLACE TEMP TABLE members_of AS {stored}")
-        stored = "FROM members_of"
-    session.run(f"CREATE OR REPLACE TEMP VIEW stored_members AS {stored}")
-    session.run(_MEMBERS)
+    if of:
+        for statement in _MEMBERS_OF:
+            session.run(statement.format(of=_quoted(of)))
+    else:
+        session.run(_STORED_MEMBERS.format(**_roots(session, "a")))
+    session.run(_MEMBERS.format(stored="members_of" if of else "stored_members"))
 
 
 def prepare_world(
@@ -243,7 +259,7 @@ def _led(session: Session, table: str, held: Collection[str], *, of: str | None)
     """The messages of a table, led to their roots: of all profiles, or of those in `of`."""
     typed = "".join(f", e.{_quoted(name)}" for name in sorted(held))
     if of is None:
-        roots = _roots(session, "e", None)
+        roots = _roots(session, "e")
         return f"{_ROWS.format(table=table, typed=typed, **roots)} WHERE e.profile_id IS NOT NULL"
     found = (
         _ROWS.format(
@@ -373,14 +389,11 @@ def _gathered(layer: Layer) -> str:
     return _quoted(f"gathered_{layer.relation}")
 
 
-def _roots(session: Session, alias: str, of: str | None) -> dict[str, str]:
+def _roots(session: Session, alias: str) -> dict[str, str]:
     """How the rows of `alias` are led to their roots."""
-    if of is None:
-        if not session.fetch(_ANY_MERGE).num_rows:  # a join would make the planner expect no rows
-            return {"root": f"{alias}.profile_id", "joined": ""}
-        return {key: text.format(of=alias) for key, text in _ALL_ROOTS.items()}
-    joined = f"JOIN {_quoted(of)} m ON m.profile_id = {alias}.profile_id"
-    return {"root": "m.root_id", "joined": joined}
+    if not session.fetch(_ANY_MERGE).num_rows:  # a join would make the planner expect no rows
+        return {"root": f"{alias}.profile_id", "joined": ""}
+    return {key: text.format(of=alias) for key, text in _ALL_ROOTS.items()}
 
 
 def _quoted(name: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sqlglot import exp
 
@@ -44,6 +45,45 @@ def test_view_under_another_name(engine: DuckDBEngine, lake: DeltaLake) -> None:
     with engine.session(lake) as session:
         session.view("few", "merges")
         assert session.fetch("SELECT child_id FROM few").to_pylist() == [{"child_id": "x"}]
+
+
+def test_what_is_kept_for_later_sessions(engine: DuckDBEngine, lake: DeltaLake) -> None:
+    """Of the table as it was: with other rows in it, the relation has to be made again."""
+
+    def made() -> list[dict] | None:
+        with engine.session(lake) as session:
+            found = session.recall("children", "merges")
+            return session.fetch("FROM children").to_pylist() if found else None
+
+    lake.append("merges", pa.table({"child_id": ["x"]}))
+    before = lake.at(lake.versions())
+    assert made() is None
+    with engine.session(lake) as session:
+        session.view("merges")
+        session.run("CREATE TEMP TABLE children AS SELECT child_id FROM merges")
+        session.keep("children", "merges")
+    assert made() == [{"child_id": "x"}]
+    lake.append("merges", pa.table({"child_id": ["y"]}))
+    assert made() is None
+    with engine.session(before) as session:
+        assert session.recall("children", "merges")
+    with DuckDBEngine(threads=1).session(before) as session:
+        assert not session.recall("children", "merges")
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_newest_of_a_table(engine: DuckDBEngine, lake: DeltaLake, told: bool) -> None:
+    """Out of the files' footers; of a file that does not tell, out of its rows."""
+    with engine.session(lake) as session:
+        assert session.newest("events", "load_id") == 0
+    for load_id in (5, 7, 6, None):
+        loads = pa.array([load_id], pa.int64())
+        lake.append("events", pa.table({"month": ["2026-01"], "load_id": loads}))
+    if not told:
+        for file in lake.files("events"):
+            pq.write_table(pq.ParquetFile(file).read(), file, write_statistics=False)
+    with engine.session(lake) as session:
+        assert session.newest("events", "load_id") == 7
 
 
 def test_view_in_place_of_one_of_nothing(engine: DuckDBEngine, lake: DeltaLake) -> None:
