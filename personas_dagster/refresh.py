@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from threading import Thread
 from typing import Any
 
+import pyarrow as pa
 import sqlalchemy as sa
 
 from personas_dagster import freshness
-from personas_dagster.errors import Busy, PersonasError
+from personas_dagster.errors import Busy, LakeUnavailable, PersonasError
 from personas_dagster.identity import loads as identity_loads
 from personas_dagster.identity import rebuilding, views
 from personas_dagster.identity.guard import Verdict
 from personas_dagster.identity.judging import warm
 from personas_dagster.identity.propose import Proposal
 from personas_dagster.interfaces import Lake, Session
+from personas_dagster.lake.ahead import read_ahead
 from personas_dagster.lake.tables import TABLES
 from personas_dagster.profiles import keeping
 from personas_dagster.profiles.keeping import Kept
@@ -37,6 +41,14 @@ from personas_dagster.traits.tidying import tidy
 
 _GRAPH = ("identifiers", "merges", "account_links")
 _STANDING = 30  # refreshes
+# What each refresh reads of tables that grow with history, the dearest first.
+_READ_BY_THE_HOUR = {
+    "events": ("event", "timestamp", "profile_high", "profile_low"),
+    "computed_traits": ("profile_id", "key", "value", "refresh_id"),
+    "merges": ("child_id", "parent_id"),
+    "identifiers": ("profile_high", "profile_low", "type"),
+    "audience_memberships": ("audience", "profile_id", "entered_at", "exited_at", "refresh_id"),
+}
 _TRAITS = ("custom_traits", "computed_traits", "sql_traits")
 _LOGS = (*_TRAITS, "audience_changes")
 
@@ -122,6 +134,12 @@ def get_ready(space: Space) -> None:
     after, through = identity_loads.span(space.state)
     if through > after:  # messages wait for the graph
         warm()
+    Thread(target=_read_ahead, args=(space.lake,), daemon=True).start()
+
+
+def _read_ahead(lake: Lake) -> None:
+    with suppress(LakeUnavailable, OSError, pa.ArrowException):  # who reads it tells what is wrong
+        read_ahead(lake, _READ_BY_THE_HOUR)
 
 
 def propose(space: Space, *, now: dt.datetime) -> Proposal | None:

@@ -1,0 +1,67 @@
+"""Reading ahead: the system is asked for the parts of data files that are read soon.
+
+An engine reads what is not in the system's memory piece by piece, and waits for each. Asked for at
+once, it comes several times as fast, and while something else is done.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from personas_dagster.interfaces import Lake
+from personas_dagster.lake.tables import TABLES
+
+SHARE = 0.25  # of the machine's memory
+
+
+def read_ahead(
+    lake: Lake, wanted: Mapping[str, Collection[str]], *, at_most: int | None = None
+) -> int:
+    """Ask for these columns of the tables, and for derived ones; returns how many bytes.
+
+    The first tables first, `at_most` so many bytes (default: a quarter of the machine's memory).
+    Of files elsewhere nothing is asked, nor of a system that takes no such advice.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return 0
+    left = int(SHARE * _memory()) if at_most is None else at_most
+    before = left
+    for name, columns in wanted.items():
+        for file in lake.files(name):
+            if "://" not in file:
+                left -= _ask(file, columns, TABLES[name].derived, at_most=left)
+    return before - left
+
+
+def _ask(file: str, columns: Collection[str], prefix: str | None, *, at_most: int) -> int:
+    asked = 0
+    with Path(file).open("rb", buffering=0) as opened:
+        for start, size in _parts(file, columns, prefix):
+            if asked + size > at_most:
+                break
+            os.posix_fadvise(opened.fileno(), start, size, os.POSIX_FADV_WILLNEED)
+            asked += size
+    return asked
+
+
+def _parts(file: str, columns: Collection[str], prefix: str | None) -> Iterator[tuple[int, int]]:
+    """Where the columns lie in a file: begin and length of each of their pieces, in bytes."""
+    told = pq.read_metadata(file)
+    names = [told.schema.column(place).path for place in range(told.num_columns)]
+    places = [
+        place
+        for place, name in enumerate(names)
+        if name in columns or (prefix is not None and name.startswith(prefix))
+    ]
+    for group in map(told.row_group, range(told.num_row_groups)):
+        for piece in map(group.column, places):
+            start = piece.dictionary_page_offset if piece.has_dictionary_page else None
+            yield piece.data_page_offset if start is None else start, piece.total_compressed_size
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
