@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import pyarrow as pa
 from sqlglot import exp
@@ -17,6 +17,15 @@ from sqlglot import exp
 Data: TypeAlias = pa.Table | pa.RecordBatchReader
 Days: TypeAlias = tuple[dt.date, dt.date]
 """The first and the last one."""
+
+
+class Part(NamedTuple):
+    """A data file: how many rows it has, and of which loads; None where its writer did not say."""
+
+    file: str
+    rows: int | None
+    first_load: int | None
+    last_load: int | None
 
 
 class Indexed(Protocol):
@@ -79,6 +88,9 @@ class Lake(Protocol):
         With `after_load`, those that may hold rows of later loads, without opening any; with
         `days`, those that may hold messages received then.
         """
+
+    def parts(self, name: str) -> list[Part]:
+        """The data files of a table with loads, without opening any."""
 
     def compact(self, name: str, *, above: int) -> int:
         """Join small files where there are more than this; returns how many files went.

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from personas_dagster.engines.duckdb import DuckDBEngine, DuckDBSession
 from personas_dagster.errors import LakeUnavailable
-from personas_dagster.interfaces import Data, Days
+from personas_dagster.interfaces import Data, Days, Part
 from personas_dagster.lake.indexes import Indexed
 from personas_dagster.lake.tables import TABLES
 
@@ -50,6 +50,9 @@ class MemoryLake:
     def files(
         self, name: str, *, after_load: int | None = None, days: Days | None = None
     ) -> list[str]:
+        return []
+
+    def parts(self, name: str) -> list[Part]:
         return []
 
     def compact(self, name: str, *, above: int) -> int:

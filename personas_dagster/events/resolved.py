@@ -10,12 +10,13 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from itertools import chain
 
 import pyarrow as pa
 from sqlglot import exp
 
-from personas_dagster.interfaces import Lake, Session
+from personas_dagster.interfaces import Lake, Part, Session
 from personas_dagster.lake.halves import halves_sql
 from personas_dagster.query import sql, typed
 from personas_dagster.query.typed import Typed
@@ -85,18 +86,65 @@ def append_resolved(
     return lake.append("events", reader, once=("identity", load_id) if once else None)
 
 
-def crowded_months(lake: Lake) -> list[str]:
-    """The months whose events lie in many files."""
-    months = Counter(uri.split("month=")[1].split("/")[0] for uri in lake.files("events"))
-    return sorted(month for month, files in months.items() if files >= _MANY_FILES)
+@dataclass
+class _Run:
+    """Files that were sorted as one: how many messages, and their last load."""
+
+    rows: int
+    last: int
+
+
+def crowded_months(lake: Lake) -> dict[str, int | None]:
+    """The months whose messages lie in many files; and after which load those that should be one
+    begin, or None: all."""
+    months: dict[str, list[Part]] = {}
+    for part in lake.parts("events"):
+        months.setdefault(part.file.split("month=")[1].split("/")[0], []).append(part)
+    found: dict[str, int | None] = {}
+    for month, parts in sorted(months.items()):
+        runs = _runs(parts)
+        if runs is None:  # a writer did not say
+            if len(parts) >= _MANY_FILES:
+                found[month] = None
+        elif len(runs) >= _MANY_FILES:
+            newer = _worth_joining(runs)
+            if newer > 1:
+                found[month] = runs[-newer - 1].last if newer < len(runs) else None
+    return found
+
+
+def _runs(parts: Sequence[Part]) -> list[_Run] | None:
+    """The oldest first. A large run is several files, which hold the same loads."""
+    runs: list[_Run] = []
+    for part in sorted(parts, key=lambda one: (one.first_load or 0, one.last_load or 0)):
+        if part.rows is None or part.first_load is None or part.last_load is None:
+            return None
+        if runs and part.first_load <= runs[-1].last:
+            runs[-1].rows += part.rows
+            runs[-1].last = max(runs[-1].last, part.last_load)
+        else:
+            runs.append(_Run(part.rows, part.last_load))
+    return runs
+
+
+def _worth_joining(runs: Sequence[_Run]) -> int:
+    """How many of the newest: up to one that is larger than twice all after it, so that an hour's
+    few messages do not have a month written anew."""
+    rows = 0
+    for newer, run in enumerate(reversed(runs)):
+        if newer and run.rows > 2 * rows:
+            return newer
+        rows += run.rows
+    return len(runs)
 
 
 def compact(session: Session, lake: Lake, columns: Collection[Typed] = ()) -> list[str]:
-    """Rewrite each crowded month as one sorted file; returns the months. No row changes."""
+    """Rewrite the newest files of each crowded month as one that is sorted, and with them older
+    ones that are not much larger; returns the months. No row changes."""
     months = crowded_months(lake)
-    for month in months:
-        _rewrite(session, lake, month, columns)
-    return months
+    for month, after in months.items():
+        _rewrite(session, lake, month, columns, after=after)
+    return list(months)
 
 
 def unfilled(session: Session, columns: Collection[Typed]) -> dict[str, int]:
@@ -148,8 +196,19 @@ def reassign(
 
 
 def _rewrite(
-    session: Session, lake: Lake, month: str, columns: Collection[Typed], moved: str | None = None
+    session: Session,
+    lake: Lake,
+    month: str,
+    columns: Collection[Typed],
+    *,
+    moved: str | None = None,
+    after: int | None = None,
 ) -> None:
+    """Write a month's messages anew, or those of the loads `after` one."""
+    some = [sql.compare("=", sql.column("month"), sql.text(month))]
+    if after is not None:
+        some.append(sql.compare(">", sql.column("load_id"), sql.number(after)))
+    chosen = sql.all_of(some)
     wanted = _columns(lake, columns)
     parts = []
     for layer, held in session.layers("events", [one.name for one in wanted]):
@@ -158,13 +217,14 @@ def _rewrite(
             layer = f"moved_{layer}"
         session.run(_NARROW.format(layer=layer))
         part = typed.filled(wanted, f"narrow_{layer}", held)
-        part.set("where", exp.Where(this=sql.compare("=", sql.column("month"), sql.text(month))))
+        part.set("where", exp.Where(this=chosen.copy()))
         parts.append(part)
     union: exp.Expr = parts[0]
     for part in parts[1:]:
         union = exp.Union(this=union, expression=part, distinct=False)
     rows = sql.select([sql.everything()], sql.subquery(union, "layers"))
-    lake.replace("events", session.stream(_sorted(rows, *_ORDER)), where=f"month = '{month}'")
+    ordered = session.stream(_sorted(rows, *_ORDER))
+    lake.replace("events", ordered, where=chosen.sql(dialect="duckdb"))
 
 
 def _columns(lake: Lake, wanted: Collection[Typed]) -> Sequence[Typed]:

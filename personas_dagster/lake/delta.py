@@ -22,7 +22,7 @@ from deltalake.transaction import AddAction
 from pyarrow.fs import PyFileSystem, copy_files
 
 from personas_dagster.errors import LakeUnavailable
-from personas_dagster.interfaces import Data, Days
+from personas_dagster.interfaces import Data, Days, Part
 from personas_dagster.lake import indexes
 from personas_dagster.lake.tables import TABLES, Table
 
@@ -195,6 +195,19 @@ class DeltaLake:
             first, last = days
             found = _without(found, table, _DAY, lambda day: not first <= day <= last)
         return found
+
+    def parts(self, name: str) -> list[Part]:
+        table = self._open(name)
+        if table is None:
+            return []
+        actions = pa.table(table.get_add_actions(flatten=True))
+        facts = [
+            actions.column(one).to_pylist()
+            if one in actions.column_names
+            else [None] * actions.num_rows
+            for one in ("path", "num_records", "min.load_id", "max.load_id")
+        ]
+        return [Part(*of_file) for of_file in zip(*facts, strict=True)]
 
     def compact(self, name: str, *, above: int) -> int:
         table = None if self._is_pinned(name) else self._open(name)

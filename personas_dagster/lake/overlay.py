@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from personas_dagster.errors import LakeUnavailable
-from personas_dagster.interfaces import Data, Days, Indexed, Lake
+from personas_dagster.interfaces import Data, Days, Indexed, Lake, Part
 
 
 class Overlay:
@@ -44,6 +44,9 @@ class Overlay:
     ) -> list[str]:
         lake = self._over if name in self._names else self._base
         return lake.files(name, after_load=after_load, days=days)
+
+    def parts(self, name: str) -> list[Part]:
+        return (self._over if name in self._names else self._base).parts(name)
 
     def compact(self, name: str, *, above: int) -> int:
         return self._writable(name).compact(name, above=above)

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from personas_dagster.engines.memory import MemoryLake
 from personas_dagster.events import resolved
 from personas_dagster.identity import loads
 from personas_dagster.identity.deciding import Deciding, decide
+from personas_dagster.interfaces import Part
 from personas_dagster.lake import indexes
 from tests.identity.conftest import NewGraph
 from tests.identity.graph import NOW, Graph, Message, assert_same, message
@@ -126,6 +128,58 @@ def test_compaction_changes_no_row(new_graph: NewGraph, monkeypatch: pytest.Monk
     assert compact(graph) == ["2024-01"]
     assert len(graph.lake.files("events")) == 1
     assert graph.tables() == before
+
+
+def test_compaction_leaves_what_is_much_larger(
+    new_graph: NewGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A month's messages are written anew when those that came since are half as many."""
+    monkeypatch.setattr(resolved, "_MANY_FILES", 4)
+    graph, taken = new_graph(), 0
+
+    def take(*loads: int) -> None:
+        nonlocal taken
+        for size in loads:
+            numbers = range(taken, taken := taken + size)
+            graph.take(*(message(one, anonymousId=f"a{one}") for one in numbers))
+
+    def rows() -> dict[str, int]:
+        return {part.file: part.rows or 0 for part in graph.lake.parts("events")}
+
+    take(100, 3)
+    (large,) = (file for file, size in rows().items() if size == 100)
+    take(4)
+    assert compact(graph) == []  # three files are not many
+    take(2)
+    before = graph.tables()
+    assert compact(graph) == ["2024-01"]
+    assert graph.tables() == before
+    assert sorted(rows().values()) == [9, 100] and large in rows()
+    assert compact(graph) == []
+    take(5, 5)
+    assert compact(graph) == ["2024-01"]
+    assert sorted(rows().values()) == [19, 100] and large in rows()
+    take(30, 20)
+    before = graph.tables()
+    assert compact(graph) == ["2024-01"]
+    assert list(rows().values()) == [169]
+    assert graph.tables() == before
+
+
+def test_runs_of_files_that_are_much_larger_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to join, however many they are; files of the same loads are one run."""
+
+    def crowded(*parts: tuple[int | None, int, int]) -> dict[str, int | None]:
+        lake = MemoryLake()
+        files = [Part(f"month=2024-01/{n}", *part) for n, part in enumerate(parts)]
+        monkeypatch.setattr(lake, "parts", lambda name: files)
+        return resolved.crowded_months(lake)
+
+    monkeypatch.setattr(resolved, "_MANY_FILES", 3)
+    assert crowded((90, 1, 5), (20, 6, 7), (6, 8, 8)) == {}
+    assert crowded((90, 1, 5), (90, 1, 5), (90, 2, 5), (6, 8, 8)) == {}
+    assert crowded((90, 1, 5), (20, 6, 7), (6, 8, 8), (6, 9, 9)) == {"2024-01": 5}
+    assert crowded((90, 1, 5), (6, 8, 8), (None, 9, 9)) == {"2024-01": None}
 
 
 def due_rebuild(graph: Graph, identifier: tuple[str, str]) -> None:
