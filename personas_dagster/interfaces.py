@@ -153,12 +153,12 @@ class Session(Protocol):
         tell of themselves, without their rows."""
 
     def keep(self, name: str, table: str) -> None:
-        """Keep the relation `name`, which follows from the lake's `table`, for later sessions."""
+        """Keep the relation `name`, which follows from a view of the lake's `table`, in memory for
+        later sessions of this engine."""
 
     def recall(self, name: str, table: str) -> bool:
-        """Make `name` again what a session of this engine kept of the same `table`, as it stands.
-
-        False where none did.
+        """Make `name` again what a session kept of the same rows of `table`, of which this session
+        has a view. False where none did.
         """
 
     def unindexed(self, name: str, table: str) -> None:

@@ -8,13 +8,12 @@ into the identity graph stays: a load that was applied is applied.
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from threading import Thread
 from typing import Any
 
-import pyarrow as pa
 import sqlalchemy as sa
 
 from personas_dagster import freshness
@@ -49,6 +48,8 @@ _READ_BY_THE_HOUR = {
     "identifiers": ("profile_high", "profile_low", "type"),
     "audience_memberships": ("audience", "profile_id", "entered_at", "exited_at", "refresh_id"),
 }
+_AGAIN = 60  # seconds: a process gets ready when it starts a run, and again in the run
+_asked: dict[str, float] = {}
 _TRAITS = ("custom_traits", "computed_traits", "sql_traits")
 _LOGS = (*_TRAITS, "audience_changes")
 
@@ -134,12 +135,11 @@ def get_ready(space: Space) -> None:
     after, through = identity_loads.span(space.state)
     if through > after:  # messages wait for the graph
         warm()
-    Thread(target=_read_ahead, args=(space.lake,), daemon=True).start()
-
-
-def _read_ahead(lake: Lake) -> None:
-    with suppress(LakeUnavailable, OSError, pa.ArrowException):  # who reads it tells what is wrong
-        read_ahead(lake, _READ_BY_THE_HOUR)
+    root, now = space.lake.root, time.monotonic()
+    if now - _asked.get(root, -_AGAIN) >= _AGAIN:
+        _asked[root] = now
+        with suppress(LakeUnavailable):  # who reads it tells what is wrong
+            read_ahead(space.lake, _READ_BY_THE_HOUR)
 
 
 def propose(space: Space, *, now: dt.datetime) -> Proposal | None:

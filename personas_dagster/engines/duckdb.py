@@ -96,6 +96,7 @@ class DuckDBSession:
         self._lake = lake
         self._kept = kept
         self._indexed: dict[str, Indexed] = {}
+        self._viewed: dict[str, list[str]] = {}
 
     def view(
         self,
@@ -107,7 +108,10 @@ class DuckDBSession:
     ) -> None:
         table = table or name
         self._indexed.pop(table, None)
-        self._view_of(name, table, self._lake.files(table, after_load=after_load, days=days))
+        files = self._lake.files(table, after_load=after_load, days=days)
+        if after_load is None and days is None:
+            self._viewed[table] = files
+        self._view_of(name, table, files)
 
     def _view_of(self, name: str, table: str, files: Sequence[str]) -> None:
         spec = TABLES[table]
@@ -136,11 +140,11 @@ class DuckDBSession:
         return int(self.connection.execute(query, [file]).fetchall()[0][0])
 
     def keep(self, name: str, table: str) -> None:
-        self._kept[name] = (self._lake.files(table), self.fetch(f"FROM {name}"))
+        self._kept[name] = (self._viewed[table], self.fetch(f"FROM {name}"))
 
     def recall(self, name: str, table: str) -> bool:
         files, rows = self._kept.get(name, (None, None))
-        if files != self._lake.files(table):
+        if files is None or files != self._viewed[table]:
             return False
         self.register("kept_rows", rows)
         self.run(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM kept_rows")

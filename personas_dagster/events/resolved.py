@@ -128,8 +128,8 @@ def _runs(parts: Sequence[Part]) -> list[_Run] | None:
 
 
 def _worth_joining(runs: Sequence[_Run]) -> int:
-    """How many of the newest: up to one that is larger than twice all after it, so that an hour's
-    few messages do not have a month written anew."""
+    """How many of the newest: up to one that is larger than twice all after it, so that a month is
+    written anew when what came since is half as much."""
     rows = 0
     for newer, run in enumerate(reversed(runs)):
         if newer and run.rows > 2 * rows:

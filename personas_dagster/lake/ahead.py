@@ -7,39 +7,56 @@ once, it comes several times as fast, and while something else is done.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from personas_dagster.interfaces import Lake
 from personas_dagster.lake.tables import TABLES
 
-SHARE = 0.25  # of the machine's memory
+SHARE = 0.25  # of the memory there is
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def read_ahead(
     lake: Lake, wanted: Mapping[str, Collection[str]], *, at_most: int | None = None
-) -> int:
-    """Ask for these columns of the tables, and for derived ones; returns how many bytes.
+) -> Thread | None:
+    """Ask for these columns of the tables, and for derived ones, beside us.
 
-    The first tables first, `at_most` so many bytes (default: a quarter of the machine's memory).
-    Of files elsewhere nothing is asked, nor of a system that takes no such advice.
+    The first tables first, `at_most` so many bytes (default: a quarter of the machine's memory, or
+    of its container's). None where nothing is asked: of files elsewhere, of a system that takes no
+    such advice.
     """
     if not hasattr(os, "posix_fadvise"):
-        return 0
+        return None
+    # Listed here: at the process's end, a thread within `deltalake` would take it down.
+    files = [
+        (Path(file), columns, TABLES[name].derived)
+        for name, columns in wanted.items()
+        for file in lake.files(name)
+        if "://" not in file
+    ]
+    if not files:
+        return None
     left = int(SHARE * _memory()) if at_most is None else at_most
-    before = left
-    for name, columns in wanted.items():
-        for file in lake.files(name):
-            if "://" not in file:
-                left -= _ask(file, columns, TABLES[name].derived, at_most=left)
-    return before - left
+    asking = Thread(target=_ask_all, args=(files, left), daemon=True)
+    asking.start()
+    return asking
 
 
-def _ask(file: str, columns: Collection[str], prefix: str | None, *, at_most: int) -> int:
+def _ask_all(files: Sequence[tuple[Path, Collection[str], str | None]], left: int) -> None:
+    for file, columns, prefix in files:
+        with suppress(OSError, pa.ArrowException):  # who reads the file tells what is wrong
+            left -= _ask(file, columns, prefix, at_most=left)
+
+
+def _ask(file: Path, columns: Collection[str], prefix: str | None, *, at_most: int) -> int:
     asked = 0
-    with Path(file).open("rb", buffering=0) as opened:
+    with file.open("rb", buffering=0) as opened:
         for start, size in _parts(file, columns, prefix):
             if asked + size > at_most:
                 break
@@ -48,7 +65,7 @@ def _ask(file: str, columns: Collection[str], prefix: str | None, *, at_most: in
     return asked
 
 
-def _parts(file: str, columns: Collection[str], prefix: str | None) -> Iterator[tuple[int, int]]:
+def _parts(file: Path, columns: Collection[str], prefix: str | None) -> Iterator[tuple[int, int]]:
     """Where the columns lie in a file: begin and length of each of their pieces, in bytes."""
     told = pq.read_metadata(file)
     names = [told.schema.column(place).path for place in range(told.num_columns)]
@@ -64,4 +81,9 @@ def _parts(file: str, columns: Collection[str], prefix: str | None) -> Iterator[
 
 
 def _memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Bytes that the machine has, or its container may use."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for limit in _LIMITS:
+        with suppress(OSError, ValueError):  # there is none, or it says "max"
+            found.append(int(Path(limit).read_text()))
+    return min(found)

@@ -116,8 +116,9 @@ _ROOTS_OF = """(
     FROM graph_profiles g JOIN {of} o USING (profile_id)
 )"""
 _IDENTIFIERS_OF = f"""(
-    SELECT o.root_id AS profile_id, i.type
-    FROM identifiers i JOIN {{of}} o ON {same("i.profile", "o.profile")}
+    SELECT m.root_id AS profile_id, e.type FROM identifiers e {_BY_HALVES}
+    UNION ALL
+    SELECT m.root_id, e.type FROM identifiers e {_BY_TEXT}
 )"""
 _LINKS_OF = """
 SELECT u.root_id AS user_profile_id, a.root_id AS account_profile_id

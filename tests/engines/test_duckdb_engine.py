@@ -52,6 +52,7 @@ def test_what_is_kept_for_later_sessions(engine: DuckDBEngine, lake: DeltaLake) 
 
     def made() -> list[dict] | None:
         with engine.session(lake) as session:
+            session.view("merges")
             found = session.recall("children", "merges")
             return session.fetch("FROM children").to_pylist() if found else None
 
@@ -61,13 +62,16 @@ def test_what_is_kept_for_later_sessions(engine: DuckDBEngine, lake: DeltaLake) 
     with engine.session(lake) as session:
         session.view("merges")
         session.run("CREATE TEMP TABLE children AS SELECT child_id FROM merges")
+        assert made() is None
+        lake.append("merges", pa.table({"child_id": ["y"]}))  # the session does not see it
         session.keep("children", "merges")
-    assert made() == [{"child_id": "x"}]
-    lake.append("merges", pa.table({"child_id": ["y"]}))
     assert made() is None
     with engine.session(before) as session:
+        session.view("merges")
         assert session.recall("children", "merges")
+        assert session.fetch("FROM children").to_pylist() == [{"child_id": "x"}]
     with DuckDBEngine(threads=1).session(before) as session:
+        session.view("merges")
         assert not session.recall("children", "merges")
 
 

@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 import sqlalchemy as sa
+from deltalake import write_deltalake
 
 from personas_dagster import refresh, upkeep
 from personas_dagster.query import evaluate, plan
@@ -272,7 +273,8 @@ def test_messages_of_an_earlier_version(life: Days) -> None:
     with life.place.space.engine.session(lake) as session:
         session.view("events")
         texts = session.fetch("SELECT * EXCLUDE (profile_high, profile_low) FROM events")
-    lake.replace("events", texts)
+    options = {"mode": "overwrite", "schema_mode": "overwrite", "partition_by": ["month"]}
+    write_deltalake(f"{lake.root}/events", texts, **options)
     assert without() == 80
     for _ in range(3):
         assert life.live(8, 13).touched
@@ -282,6 +284,20 @@ def test_messages_of_an_earlier_version(life: Days) -> None:
     assert without() == 0
     assert life.live(8, 13).touched
     assert stored(life.place.space) == anew(life.place.space, life.now)
+
+
+def test_identifiers_of_an_earlier_version(life: Days) -> None:
+    """An hour without messages looks nothing up in them, and still has to know who is known."""
+    life.live(80, 1)
+    lake = life.place.space.lake
+    with life.place.space.engine.session(lake) as session:
+        session.view("identifiers")
+        texts = session.fetch("SELECT * EXCLUDE (profile_high, profile_low) FROM identifiers")
+    lake.replace("identifiers", texts)
+    assert life.live(0, 1).touched is None
+    for _ in range(2):
+        assert life.live(0, 13).touched
+        assert stored(life.place.space) == anew(life.place.space, life.now)
 
 
 def test_nothing_new(life: Days) -> None:
