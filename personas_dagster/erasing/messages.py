@@ -49,6 +49,11 @@ def remove(space: Space, person: Person, suppressed: Suppressed) -> dict[str, in
     with space.engine.session(lake) as session:
         session.view("raw_events")
         gone = rows_naming(session, space.rules, mine, "raw_events")
+    # Before the rows, which tell which copies they came from: one that was killed in between would
+    # leave lines that nothing leads to.
+    lines = _remove_from_landing(space, person, mine, set(gone.column("file_id").to_pylist()))
+    with space.engine.session(lake) as session:
+        session.view("raw_events")
         session.register("gone", gone)
         for first, last in _runs(session.fetch(_DATES).column(0).to_pylist()):
             lake.replace(
@@ -59,7 +64,6 @@ def remove(space: Space, person: Person, suppressed: Suppressed) -> dict[str, in
         for first, last in _runs(rejected.column("received_date").to_pylist()):
             kept = session.stream(_REJECTED_KEPT, [first, last, person.pattern])
             lake.replace("rejected_events", kept, where=_between(first, last))
-    lines = _remove_from_landing(space, person, mine, set(gone.column("file_id").to_pylist()))
     return {
         "raw_events": gone.num_rows,
         "rejected_events": sum(rejected.column("n").to_pylist()),

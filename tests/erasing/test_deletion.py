@@ -214,9 +214,16 @@ def test_a_deletion_that_was_killed_is_finished_by_the_next(
     def die(*_: object, **__: object) -> None:
         raise Killed
 
-    for step in ("messages.remove", "values.remove", "values.remove_deliveries", "records.redact"):
+    for step in (
+        "erasing.flow.messages.remove",
+        "erasing.messages.blank",
+        "lake.DeltaLake.replace",
+        "erasing.flow.values.remove",
+        "erasing.flow.values.remove_deliveries",
+        "erasing.flow.records.redact",
+    ):
         with monkeypatch.context() as patch:
-            patch.setattr(f"personas_dagster.erasing.flow.{step}", die)
+            patch.setattr(f"personas_dagster.{step}", die)
             with pytest.raises(Killed):
                 erase(space)
     assert flow.is_open(space, ANN)
