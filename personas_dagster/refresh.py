@@ -136,7 +136,8 @@ def get_ready(space: Space) -> None:
     if through > after:  # messages wait for the graph
         warm()
     root, now = space.lake.root, time.monotonic()
-    if now - _asked.get(root, -_AGAIN) >= _AGAIN:
+    is_near = "://" not in root  # elsewhere even the lists of files are waited for
+    if is_near and now - _asked.get(root, -_AGAIN) >= _AGAIN:
         _asked[root] = now
         with suppress(LakeUnavailable):  # who reads it tells what is wrong
             read_ahead(space.lake, _READ_BY_THE_HOUR)
