@@ -79,8 +79,7 @@ def what_if(
     """
     snapshot = space.snapshot()
     with space.engine.session(snapshot) as session:
-        session.view("events")
-        last = session.fetch("SELECT max(load_id) FROM events").column(0)[0].as_py() or 0
+        last = session.newest("events", "load_id")
     loads = [load for load in replaying.recorded_loads(space.state, rules) if load.load_id <= last]
     if in_time:
         loads = replaying.by_time(loads)

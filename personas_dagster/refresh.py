@@ -8,7 +8,6 @@ into the identity graph stays: a load that was applied is applied.
 from __future__ import annotations
 
 import datetime as dt
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from personas_dagster.identity.guard import Verdict
 from personas_dagster.identity.judging import warm
 from personas_dagster.identity.propose import Proposal
 from personas_dagster.interfaces import Lake, Session
-from personas_dagster.lake.ahead import read_ahead
+from personas_dagster.lake import ahead
 from personas_dagster.lake.tables import TABLES
 from personas_dagster.profiles import keeping
 from personas_dagster.profiles.keeping import Kept
@@ -40,16 +39,6 @@ from personas_dagster.traits.tidying import tidy
 
 _GRAPH = ("identifiers", "merges", "account_links")
 _STANDING = 30  # refreshes
-# What each refresh reads of tables that grow with history, the dearest first.
-_READ_BY_THE_HOUR = {
-    "events": ("event", "timestamp", "profile_high", "profile_low"),
-    "computed_traits": ("profile_id", "key", "value", "refresh_id"),
-    "merges": ("child_id", "parent_id"),
-    "identifiers": ("profile_high", "profile_low", "type"),
-    "audience_memberships": ("audience", "profile_id", "entered_at", "exited_at", "refresh_id"),
-}
-_AGAIN = 60  # seconds: a process gets ready when it starts a run, and again in the run
-_asked: dict[str, float] = {}
 _TRAITS = ("custom_traits", "computed_traits", "sql_traits")
 _LOGS = (*_TRAITS, "audience_changes")
 
@@ -135,12 +124,8 @@ def get_ready(space: Space) -> None:
     after, through = identity_loads.span(space.state)
     if through > after:  # messages wait for the graph
         warm()
-    root, now = space.lake.root, time.monotonic()
-    is_near = "://" not in root  # elsewhere even the lists of files are waited for
-    if is_near and now - _asked.get(root, -_AGAIN) >= _AGAIN:
-        _asked[root] = now
-        with suppress(LakeUnavailable):  # who reads it tells what is wrong
-            read_ahead(space.lake, _READ_BY_THE_HOUR)
+    with suppress(LakeUnavailable):  # who reads it tells what is wrong
+        ahead.start(space.lake)
 
 
 def propose(space: Space, *, now: dt.datetime) -> Proposal | None:

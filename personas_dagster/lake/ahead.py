@@ -7,6 +7,7 @@ once, it comes several times as fast, and while something else is done.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,10 +17,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from personas_dagster.interfaces import Lake
+from personas_dagster.lake.delta import DeltaLake
 from personas_dagster.lake.tables import TABLES
 
 SHARE = 0.25  # of the memory there is
+_BY_A_REFRESH = {  # the dearest first
+    "events": ("event", "timestamp", "profile_high", "profile_low"),
+    "computed_traits": ("profile_id", "key", "value", "refresh_id"),
+    "merges": ("child_id", "parent_id"),
+    "identifiers": ("profile_high", "profile_low", "type"),
+    "audience_memberships": ("audience", "profile_id", "entered_at", "exited_at", "refresh_id"),
+}
+_AGAIN = 60  # seconds
+_asked: dict[str, float] = {}
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def start(lake: DeltaLake) -> None:
+    """Ask for what each refresh reads of tables that grow with history; once, where a process gets
+    ready when it starts a run and again in the run."""
+    now = time.monotonic()
+    is_near = "://" not in lake.root  # elsewhere even the lists of files are waited for
+    if is_near and now - _asked.get(lake.root, -_AGAIN) >= _AGAIN:
+        _asked[lake.root] = now
+        read_ahead(lake, _BY_A_REFRESH)
 
 
 def read_ahead(

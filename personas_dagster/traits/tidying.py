@@ -21,7 +21,6 @@ FEW = 1_000_000  # rows that are not worth writing a log anew
 MANY_FILES = 100
 _HELD = 20_000_000  # rows that are held at once
 _SIZE = "SELECT count(*) FROM {log}"
-_NEWEST = "SELECT coalesce(max(refresh_id), 0) FROM {log}"
 _LAST = """
 SELECT collection, profile_id, key, last.*, refresh_id FROM (
     SELECT collection, profile_id, key, max(refresh_id) AS refresh_id,
@@ -44,7 +43,7 @@ def tidy(session: Session, lake: Lake, log: str, *, held: int | None, finished: 
     rows = scalar(session, _SIZE.format(log=named))
     if not held:
         return rows
-    if rows <= 2 * held + FEW or scalar(session, _NEWEST.format(log=named)) > finished:
+    if rows <= 2 * held + FEW or session.newest(log, "refresh_id") > finished:
         lake.compact(log, above=MANY_FILES)
         return held
     schema = TABLES[log].schema

@@ -258,14 +258,10 @@ def message_layers(
 
 def _led(session: Session, table: str, held: Collection[str], *, of: str | None) -> str:
     """The messages of a table, led to their roots: of all profiles, or of those in `of`."""
-    typed = "".join(f", e.{_quoted(name)}" for name in sorted(held))
     if of is None:
-        roots = _roots(session, "e")
-        return f"{_ROWS.format(table=table, typed=typed, **roots)} WHERE e.profile_id IS NOT NULL"
+        return f"{_rows(table, held, **_roots(session, 'e'))} WHERE e.profile_id IS NOT NULL"
     found = (
-        _ROWS.format(
-            table=table, typed=typed, root="m.root_id", joined=joined.format(of=_quoted(of))
-        )
+        _rows(table, held, root="m.root_id", joined=joined.format(of=_quoted(of)))
         for joined in (_BY_HALVES, _BY_TEXT)
     )
     return " UNION ALL ".join(found)
@@ -281,7 +277,7 @@ def evaluate_everybody(session: Session, layers: Sequence[Layer], made: Plan) ->
     read = {layer: ", ".join(map(_quoted, _read(session, layer, made))) for layer in layers}
     session.run("CREATE OR REPLACE TEMP TABLE all_profiles AS FROM profiles")
     for layer in layers if merged else ():
-        rows = _rows(layer, root="m.parent_id", joined=_OF_PARENTS)
+        rows = _rows(_events(layer), layer.held, root="m.parent_id", joined=_OF_PARENTS)
         strays = _quoted(_STRAYS + layer.relation)
         session.run(f"CREATE OR REPLACE TEMP TABLE {strays} AS SELECT {read[layer]} FROM ({rows})")
     try:
@@ -314,7 +310,8 @@ def _limit(session: Session, read: Mapping[Layer, str], merged: bool, some: Slic
     if merged:
         session.run(_CHILDREN.format(some=some.of("child_id")))
     for layer, columns in read.items():
-        rows = _rows(layer, root="e.profile_id", joined=_NO_CHILDREN if merged else "")
+        joined = _NO_CHILDREN if merged else ""
+        rows = _rows(_events(layer), layer.held, root="e.profile_id", joined=joined)
         rows = f"SELECT {columns} FROM ({rows} WHERE {some.of('e.profile_id')})"
         if merged:  # what was sent as somebody who was merged since may lie anywhere
             own, strays = (_quoted(of + layer.relation) for of in (_OWN_STRAYS, _STRAYS))
@@ -326,10 +323,9 @@ def _limit(session: Session, read: Mapping[Layer, str], merged: bool, some: Slic
         session.run(f"CREATE OR REPLACE TEMP VIEW {_quoted(layer.relation)} AS {rows}")
 
 
-def _rows(layer: Layer, *, root: str, joined: str) -> str:
-    """The messages of a layer, led to their roots."""
-    typed = "".join(f", e.{_quoted(name)}" for name in sorted(layer.held))
-    return _ROWS.format(root=root, joined=joined, table=_events(layer), typed=typed)
+def _rows(table: str, held: Collection[str], *, root: str, joined: str) -> str:
+    typed = "".join(f", e.{_quoted(name)}" for name in sorted(held))
+    return _ROWS.format(root=root, joined=joined, table=table, typed=typed)
 
 
 def _events(layer: Layer) -> str:
