@@ -120,7 +120,6 @@ def derive_anew(
 
 def get_ready(space: Space) -> None:
     """Start what takes seconds and runs beside us: a job's first step, or who starts the job."""
-    space.profiles.get_ready()
     after, through = identity_loads.span(space.state)
     if through > after:  # messages wait for the graph
         warm()
@@ -147,7 +146,8 @@ def hubs(space: Space) -> list[dict[str, Any]]:
 
 
 def apply(space: Space, *, now: dt.datetime) -> identity_loads.Applied | None:
-    """Write the candidates that passed to the graph."""
+    """Write the candidates that passed to the graph. From here on a core has little to do."""
+    space.profiles.get_ready()
     return identity_loads.apply_load(space.lake, space.engine, space.state, now=now)
 
 
