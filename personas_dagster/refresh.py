@@ -162,7 +162,7 @@ def custom_traits(space: Space, refresh: Refresh, *, sample: int = SAMPLE) -> Re
     """Bring custom traits up to the refresh's instant; before that, tidy the logs of traits."""
     before = _finished(space)
     with space.engine.session(space.lake) as session:
-        keeping.expect(session, space.profiles)
+        keeping.expect(session, space.profiles, refresh_id=refresh.refresh_id)
         note(space, refresh, log_rows=_tidy(session, space.lake, before))
         views.prepare(session)
         refreshed = refresh_custom_traits(

@@ -20,26 +20,23 @@ _READERS = 8
 _ASKED = 1_000  # rows a query
 _WAITING = 400  # queries; where more wait, the change is not behind but ahead
 _ON_A_PAGE = 12  # rows of `profiles`, at most
-_BY_PROFILE = (
-    "SELECT count((SELECT 1 FROM {table} t WHERE t.profile_id = j.value LIMIT 1)) "
-    "FROM json_each(:keys) j"
+_BY_PLACE = (
+    "SELECT count((SELECT 1 FROM {} t WHERE t.{} = json_extract(j.value, '$[0]') "
+    "AND t.profile_id = json_extract(j.value, '$[1]') LIMIT 1)) FROM json_each(:keys) j"
 )
 QUERIES = {  # by table of `tables.STAGED`: columns of it, and how many of their rows are there
     # Their rows grow, and new ones come between: a full page takes its neighbours' room.
     "new_profiles": (
         ("profile_id",),
-        _BY_PROFILE.format(table="profiles")
-        + " WHERE (SELECT count(*) FROM (SELECT 1 FROM profiles t WHERE t.profile_id >= j.value "
+        "SELECT count((SELECT 1 FROM profiles t WHERE t.profile_id = j.value LIMIT 1)) "
+        "FROM json_each(:keys) j WHERE (SELECT count(*) FROM "
+        "(SELECT 1 FROM profiles t WHERE t.profile_id >= j.value "
         f"ORDER BY t.profile_id LIMIT {_ON_A_PAGE})) + (SELECT count(*) FROM (SELECT 1 "
         "FROM profiles t WHERE t.profile_id < j.value ORDER BY t.profile_id DESC "
         f"LIMIT {_ON_A_PAGE})) >= 0",
     ),
-    "new_trait_changes": (("profile_id",), _BY_PROFILE.format(table="trait_changes")),
-    "new_events": (
-        ("day", "profile_id"),
-        "SELECT count((SELECT 1 FROM events t WHERE t.day = json_extract(j.value, '$[0]') "
-        "AND t.profile_id = json_extract(j.value, '$[1]') LIMIT 1)) FROM json_each(:keys) j",
-    ),
+    "new_trait_changes": (("lane", "profile_id"), _BY_PLACE.format("trait_changes", "lane")),
+    "new_events": (("part", "profile_id"), _BY_PLACE.format("events", "part")),
     "new_identifiers": (
         ("type", "value", "collection"),
         "SELECT count((SELECT 1 FROM identifiers t WHERE t.type = json_extract(j.value, '$[0]') "

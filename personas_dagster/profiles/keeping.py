@@ -38,8 +38,8 @@ SELECT profile_id, root_id, profile_id = root_id AS is_root FROM graph_roots WHE
 _FILLING = 2  # batches that wait for the store: they are long, and of whole profiles
 _GRAPH = ("profiles", "identifiers", "merges", "account_links")
 _EXPECTED = {
-    "new_events": f"SELECT DISTINCT epoch_us(timestamp) // {tables.DAY} AS day, profile_id "
-    "FROM expected_events WHERE load_id > {events} AND profile_id IS NOT NULL ORDER BY ALL",
+    "new_events": "SELECT DISTINCT {part} AS part, profile_id FROM expected_events "
+    "WHERE load_id > {events} AND profile_id IS NOT NULL ORDER BY ALL",
     "new_profiles": "SELECT DISTINCT profile_id FROM (SELECT load_id, "
     "unnest([profile_id, account_id]) AS profile_id FROM expected_events) "
     "WHERE load_id > {events} AND profile_id IS NOT NULL ORDER BY ALL",
@@ -92,9 +92,9 @@ def bring_up(
     return _fill(store, lake, engine, published, rules, why)
 
 
-def expect(session: Session, store: ProfileStore) -> None:
-    """Tell the store of the rows that new messages bring, so that it can find their places while
-    what is shown of them is computed."""
+def expect(session: Session, store: ProfileStore, *, refresh_id: int) -> None:
+    """Tell the store of the rows that a refresh's messages bring, so that it can find their places
+    while what is shown of them is computed."""
     held = None
     with suppress(StateUnavailable):  # `bring_up` meets it too, when all else is done
         held = store.held()
@@ -102,7 +102,8 @@ def expect(session: Session, store: ProfileStore) -> None:
         return
     session.view("expected_events", "events", after_load=held.event_load)
     session.view("expected_identifiers", "identifiers", after_load=held.graph_load)
-    loads = {"events": held.event_load, "graph": held.graph_load}
+    part = tables.part_of(f"epoch_us(timestamp) // {tables.DAY}", tables.lane_of(refresh_id))
+    loads = {"events": held.event_load, "graph": held.graph_load, "part": part}
     for table, query in _EXPECTED.items():
         for rows_of in session.stream(query.format(**loads)):
             store.expect(table, rows_of)
@@ -176,11 +177,20 @@ def _copy_all(
     for some in slices.conditions(values, most=_HELD, column="root_id"):
         session.run(_FAMILY_OF.format(some=some))
         _prepare_family(session, published)
-        counts["traits"] += behind.copy("traits", session.stream(rows.TRAITS))
+        counts["traits"] += behind.copy(
+            "traits", session.stream(rows.traits(through=published.refresh_id))
+        )
     since = _since(published.as_of)
-    events = rows.events(session, rules=rules, since=since, as_of=published.as_of, after_load=0)
+    events = rows.events(
+        session,
+        rules=rules,
+        since=since,
+        as_of=published.as_of,
+        after_load=0,
+        lane=tables.lane_of(published.refresh_id),
+    )
     counts["events"] = behind.copy("events", events)
-    behind.copy("event_days", session.stream(rows.DAYS_OF_EVENTS))
+    behind.copy("event_parts", session.stream(rows.PARTS_OF_EVENTS))
     return counts
 
 
@@ -255,11 +265,12 @@ def _write(
                 since=since,
                 as_of=published.as_of,
                 after_load=held.event_load,
+                lane=tables.lane_of(published.refresh_id),
             )
-        elif table == "new_event_days":
-            yield session.stream(rows.DAYS_OF_EVENTS)
+        elif table == "new_event_parts":
+            yield session.stream(rows.PARTS_OF_EVENTS)
         else:
-            yield from _new_rows(session, table, held)
+            yield from _new_rows(session, table, held, published)
 
     def take(step: tables.Step) -> None:
         staged, statements = step
@@ -271,7 +282,7 @@ def _write(
 
     take(tables.MESSAGES)
     for statement in tables.PRUNE:
-        behind.run(statement, {"day": _micros(since) // tables.DAY})
+        behind.run(statement, {"part": _micros(since) // tables.DAY * tables.LANES})
     find_touched(session, held)
     for step in tables.GRAPH:
         take(step)
@@ -280,12 +291,16 @@ def _write(
     _prepare_whole(session, store, published)
     for step in tables.WHOLE:
         take(step)
+    first = max(held.refresh_id, published.refresh_id - tables.LANES)
+    for refresh_id in range(first + 1, published.refresh_id + 1):
+        behind.run(tables.CLEAN, {"lane": tables.lane_of(refresh_id)})
+    behind.run(tables.CLEANED, {"through": published.refresh_id - tables.LANES + 1})
     return counts
 
 
 def _prepare_whole(session: Session, store: ProfileStore, published: Published) -> None:
     """All that whole rows of values are made of."""
-    session.register("folded_traits", _folded(session, store))
+    session.register("folded_traits", _folded(session, store, published))
     if _count(session, "whole"):
         _prepare_family(session, published)
 
@@ -301,12 +316,14 @@ def _prepare_family(session: Session, published: Published) -> None:
     rows.prepare_values(session, audiences=published.audiences)
 
 
-def _new_rows(session: Session, table: str, held: Held) -> Iterator[pa.RecordBatchReader]:
+def _new_rows(
+    session: Session, table: str, held: Held, published: Published
+) -> Iterator[pa.RecordBatchReader]:
     """What of the snapshot belongs into a staged table of profiles."""
     of_merged = "SEMI JOIN merged ON merged.profile_id = parent_id"
     if table == "new_traits":
         if _count(session, "whole"):
-            yield session.stream(rows.TRAITS)
+            yield session.stream(rows.traits(through=published.refresh_id))
         yield session.stream("SELECT * FROM folded_traits")
     else:
         yield session.stream(
@@ -314,30 +331,33 @@ def _new_rows(session: Session, table: str, held: Held) -> Iterator[pa.RecordBat
                 "new_profiles": rows.new_profiles(after_load=held.graph_load),
                 "new_parents": rows.PARENTS.format(of=of_merged),
                 "new_identifiers": rows.IDENTIFIERS.format(identifiers="new_identifiers"),
-                "whole": "SELECT profile_id FROM whole UNION ALL SELECT profile_id FROM folded",
+                "whole": "SELECT profile_id FROM whole",
+                "new_folded": "SELECT profile_id, through FROM folded_traits",
                 "new_links": rows.LINKS.format(where=_LINKED.format(after=held.graph_load)),
                 "new_trait_changes": "SELECT * FROM changed_traits ANTI JOIN folded "
-                "USING (profile_id) ORDER BY profile_id, refresh_id",
+                "USING (profile_id) ORDER BY lane, profile_id, refresh_id",
             }[table]
         )
 
 
-def _folded(session: Session, store: ProfileStore) -> pa.Table:
-    """Whole rows of traits of the profiles in `folded`, of what the store has and what changed.
+def _folded(session: Session, store: ProfileStore, published: Published) -> pa.Table:
+    """Whole rows of traits of the profiles in `folded`, of what the store has and what changed;
+    also where nothing is left, as older rows are there still.
 
     A loop in Python: a 24th of the profiles that changed, and what readers see is what is written.
     """
     new = session.fetch(
-        "SELECT * FROM changed_traits SEMI JOIN folded USING (profile_id) "
+        "SELECT profile_id, body FROM changed_traits SEMI JOIN folded USING (profile_id) "
         "ORDER BY profile_id, refresh_id"
     )
     ids = pc.unique(new.column("profile_id")).to_pylist()
     bodies = reading.trait_bodies(store, ids)
-    for profile_id, _, body in zip(*new.to_pydict().values(), strict=True):
+    for profile_id, body in zip(*new.to_pydict().values(), strict=True):
         bodies[profile_id].append(body)
     whole = {
         "profile_id": ids,
         "body": [reading.folded(bodies[profile_id]) for profile_id in ids],
+        "through": [published.refresh_id] * len(ids),
     }
-    table = pa.table(whole, pa.schema([("profile_id", pa.string()), ("body", pa.string())]))
-    return table.filter(pc.field("body") != "[]")
+    kinds = {"profile_id": pa.string(), "body": pa.string(), "through": pa.int64()}
+    return pa.table(whole, pa.schema(kinds))

@@ -108,7 +108,7 @@ class PostgresStore:
                         keys.append(f"ALTER TABLE {name} ADD PRIMARY KEY ({key})")
                 yield _Writer(connection)
                 keys.append("CREATE UNIQUE INDEX ON events (profile_id, at, message_id)")
-                keys.append("CREATE INDEX ON events (day)")
+                keys.append("CREATE INDEX ON events (part)")
                 for statement in keys:
                     connection.execute(statement.encode())
                 connection.execute(f"ANALYZE {', '.join(tables.TABLES)}".encode())

@@ -15,7 +15,7 @@ import msgspec
 
 from personas_dagster.profiles.rows import CLASSES
 from personas_dagster.profiles.store import ProfileStore
-from personas_dagster.profiles.tables import OF_ANY_DAY
+from personas_dagster.profiles.tables import OF_ANY_LANE, OF_ANY_PART
 
 _BY_IDENTIFIER = (
     "SELECT coalesce(c.profile_id, i.profile_id) AS profile_id "
@@ -28,16 +28,21 @@ _BY_ID = (
     "WHERE c.child_id = :value AND p.collection = :collection"
 )
 _AS_OF = "(SELECT facts FROM held) AS facts"
+_SHOWN = (
+    "WHERE t.refresh_id > coalesce((SELECT f.through FROM traits f "
+    "WHERE f.profile_id = t.profile_id), 0)"
+)
 _TRAITS = (
     f"SELECT w.profile_id, {_AS_OF}, t.body, 0 AS refresh_id "
     "FROM ({who}) w LEFT JOIN traits t ON t.profile_id = w.profile_id "
     f"UNION ALL SELECT w.profile_id, {_AS_OF}, t.body, t.refresh_id "
-    "FROM ({who}) w JOIN trait_changes t ON t.profile_id = w.profile_id ORDER BY refresh_id"
+    f"FROM ({{who}}) w JOIN trait_changes t ON t.profile_id = w.profile_id AND t.{OF_ANY_LANE} "
+    f"{_SHOWN} ORDER BY refresh_id"
 )
 _TRAITS_OF = (
     "SELECT profile_id, body, 0 AS refresh_id FROM traits WHERE profile_id IN ({listed}) "
-    "UNION ALL SELECT profile_id, body, refresh_id FROM trait_changes "
-    "WHERE profile_id IN ({listed}) ORDER BY refresh_id"
+    "UNION ALL SELECT t.profile_id, t.body, t.refresh_id FROM trait_changes t "
+    f"{_SHOWN} AND t.profile_id IN ({{listed}}) AND t.{OF_ANY_LANE} ORDER BY refresh_id"
 )
 _EXTERNAL_IDS = (
     f"SELECT w.profile_id, {_AS_OF}, p.external_ids "
@@ -55,11 +60,14 @@ _LINKS = (
     "LEFT JOIN profiles t ON t.profile_id = l.to_profile_id "
     "ORDER BY l.to_profile_id LIMIT :limit"
 )
+# Grouped: a message that came once more after `dedupe_days` lies in another part.
 _EVENTS = (
-    f"SELECT w.profile_id, {_AS_OF}, e.at, e.message_id, e.event, e.body FROM ({{who}}) w "
-    f"LEFT JOIN events e ON e.profile_id = w.profile_id AND e.{OF_ANY_DAY} "
+    f"SELECT w.profile_id, {_AS_OF}, e.at, e.message_id, e.event, min(e.body) FROM ({{who}}) w "
+    f"LEFT JOIN events e ON e.profile_id = w.profile_id AND e.{OF_ANY_PART} "
     "AND e.at >= (SELECT events_since FROM held) "
-    "AND e.at >= :start AND e.at < :end {more} ORDER BY e.at {sort}, e.message_id {sort} "
+    "AND e.at >= :start AND e.at < :end {more} "
+    "GROUP BY w.profile_id, e.at, e.message_id, e.event "
+    "ORDER BY e.at {sort}, e.message_id {sort} "
     "LIMIT :limit"
 )
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)

@@ -18,7 +18,7 @@ import pyarrow as pa
 from personas_dagster.identity.extract import PLAIN, combinations, prepare_extraction
 from personas_dagster.identity.rules import IdentityRules
 from personas_dagster.interfaces import Session
-from personas_dagster.profiles.tables import DAY, LATER
+from personas_dagster.profiles.tables import DAY, LANES, LATER, part_of
 
 CLASSES = ("audience", "computed_trait", "sql_trait", "custom_trait")
 """By rank: of two values under one key, the first class is shown."""
@@ -49,14 +49,14 @@ _BODY = """
     || coalesce(to_json(source_id)::VARCHAR, 'null') || ',' || epoch_us(updated_at) || ']',
     ',') || ']' AS body
 """
-TRAITS = f"""
-SELECT profile_id, {_BODY}
+_TRAITS = f"""
+SELECT profile_id, {_BODY}, {{through}}::BIGINT AS through
 FROM shown_values GROUP BY profile_id ORDER BY profile_id
 """
 # Of profiles that nothing was merged into, and keys that are defined: the logs say what is shown.
 CHANGED_TRAITS = f"""
 CREATE OR REPLACE TEMP TABLE changed_traits AS
-SELECT profile_id, refresh_id, {_BODY}
+SELECT refresh_id % {LANES} AS lane, profile_id, refresh_id, {_BODY}
 FROM (
     SELECT profile_id, refresh_id, key, 3 AS class, value, source_id, updated_at
     FROM custom_traits WHERE refresh_id > $1
@@ -130,15 +130,16 @@ ORDER BY ALL
 """
 PARENTS = "SELECT child_id, parent_id AS profile_id FROM graph_parents {of} ORDER BY child_id"
 # An account's events are those that name it. `month` prunes files, `load_id` row groups.
-_RECENT = f"""
+_RECENT = """
 CREATE OR REPLACE TEMP TABLE recent_events AS
-SELECT CASE WHEN timestamp < $3::TIMESTAMPTZ THEN epoch_us(timestamp) // {DAY}
-            ELSE {LATER} END AS day,
+SELECT {part} AS part,
        message_id, received_at, source_id, profile_id, account_id FROM events
 WHERE type IN ('track', 'page', 'screen') AND (profile_id IS NOT NULL OR account_id IS NOT NULL)
   AND timestamp >= $1 AND month >= strftime($1::TIMESTAMPTZ, '%Y-%m') AND load_id > $2
 """
-DAYS_OF_EVENTS = "SELECT DISTINCT day FROM recent_events ORDER BY day"
+_DAY_OF = f"""CASE WHEN timestamp < $3::TIMESTAMPTZ THEN epoch_us(timestamp) // {DAY}
+            ELSE {LATER} END"""
+PARTS_OF_EVENTS = "SELECT DISTINCT part FROM recent_events ORDER BY part"
 _RECENT_DATES = """
 SELECT min(received_at)::DATE AS first, max(received_at)::DATE AS last FROM recent_events
 """
@@ -150,6 +151,11 @@ def prepare_values(session: Session, *, audiences: Collection[str]) -> None:
     keys = pa.table({"key": pa.array(sorted(audiences), pa.string())})
     session.register("defined_audiences", keys)
     session.run(_SHOWN_VALUES)
+
+
+def traits(*, through: int) -> str:
+    """A row of each profile in `shown_values`, which are those as of a refresh."""
+    return _TRAITS.format(through=int(through))
 
 
 def whole_profiles() -> str:
@@ -196,7 +202,7 @@ SELECT r.message_id, r.received_at, r.source_id, r.timestamp, r.type AS message_
 FROM raw_events r
 """
 _EVENTS = f"""
-SELECT e.day,
+SELECT e.part,
        coalesce(p.parent_id, e.profile_id) AS profile_id, epoch_us(x.timestamp) AS at,
        x.message_id, x.event,
        '["' || x.message_type || '",' || coalesce(to_json(x.source_id)::VARCHAR, 'null') || ','
@@ -209,10 +215,10 @@ SELECT e.day,
        || ',' || coalesce(nullif(x.shown_properties, ''), '{{}}')
        || ',' || coalesce(nullif(x.shown_context, ''), '{{}}') || ']' AS body
 FROM (
-    SELECT day, message_id, received_at, source_id, profile_id FROM recent_events
+    SELECT part, message_id, received_at, source_id, profile_id FROM recent_events
     WHERE profile_id IS NOT NULL
     UNION ALL
-    SELECT day, message_id, received_at, source_id, account_id FROM recent_events
+    SELECT part, message_id, received_at, source_id, account_id FROM recent_events
     WHERE account_id IS NOT NULL
 ) e
 JOIN (SELECT * FROM message_rows WHERE received_date BETWEEN $1 AND $2) x
@@ -232,12 +238,14 @@ def events(
     since: dt.datetime,
     as_of: dt.datetime,
     after_load: int,
+    lane: int,
 ) -> pa.RecordBatchReader:
-    """Events of profiles since an instant, of loads after one.
+    """Events of profiles since an instant, of loads after one, for a lane of the store.
 
     Those of more than a day after `as_of` share the day `tables.LATER`: clocks go wrong by years.
     """
-    session.run(_RECENT, [since, after_load, as_of + dt.timedelta(days=1)])
+    recent = _RECENT.format(part=part_of(_DAY_OF, lane))
+    session.run(recent, [since, after_load, as_of + dt.timedelta(days=1)])
     dates = session.fetch(_RECENT_DATES).to_pylist()[0]
     days = dates["first"] or since.date(), dates["last"] or since.date()
     session.view("raw_events", days=days)

@@ -9,39 +9,51 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-FORMAT = 4
+FORMAT = 5
 """Raised when the tables or bodies change: a store of another format is made again."""
+
+LANES = 12
+"""What refreshes add goes to so many places in turn: rows of one lie together there, and a change
+stays among few pages. Who reads a profile looks at each of them."""
 
 TABLES: Mapping[str, str] = {
     "profiles": "profile_id TEXT NOT NULL PRIMARY KEY, collection TEXT NOT NULL, "
     "created_at BIGINT, first_message_id TEXT, first_source_id TEXT, "
     "updated_at BIGINT, last_message_id TEXT, last_source_id TEXT, external_ids TEXT NOT NULL",
-    "traits": "profile_id TEXT NOT NULL PRIMARY KEY, body TEXT NOT NULL",
-    # What refreshes changed since: few rows beside all, so that a change stays among few pages.
-    "trait_changes": "profile_id TEXT NOT NULL, refresh_id BIGINT NOT NULL, body TEXT NOT NULL, "
-    "PRIMARY KEY (profile_id, refresh_id)",
+    # All that refreshes changed up to `through`.
+    "traits": "profile_id TEXT NOT NULL PRIMARY KEY, body TEXT NOT NULL, through BIGINT NOT NULL",
+    # What refreshes changed since; older rows are shown no more.
+    "trait_changes": "lane BIGINT NOT NULL, profile_id TEXT NOT NULL, refresh_id BIGINT NOT NULL, "
+    "body TEXT NOT NULL, PRIMARY KEY (lane, profile_id, refresh_id)",
+    # Whose older rows are there still: they are taken out lane by lane, when it is written.
+    "folded": "profile_id TEXT NOT NULL, through BIGINT NOT NULL, "
+    "PRIMARY KEY (profile_id, through)",
     # Under the profile that each was first of: `parents` leads on from one that was merged.
     "identifiers": "type TEXT NOT NULL, value TEXT NOT NULL, collection TEXT NOT NULL, "
     "profile_id TEXT NOT NULL, PRIMARY KEY (type, value, collection)",
     "parents": "child_id TEXT NOT NULL PRIMARY KEY, profile_id TEXT NOT NULL",
     "links": "profile_id TEXT NOT NULL, to_profile_id TEXT NOT NULL, "
     "to_collection TEXT NOT NULL, PRIMARY KEY (profile_id, to_profile_id)",
-    # By whole days since 1970 first: what comes in goes to the pages of a day or two.
-    "events": "day BIGINT NOT NULL, profile_id TEXT NOT NULL, at BIGINT NOT NULL, "
+    # By whole days since 1970 first, and the lane (`part_of`): what comes in goes to few pages.
+    "events": "part BIGINT NOT NULL, profile_id TEXT NOT NULL, at BIGINT NOT NULL, "
     "message_id TEXT NOT NULL, event TEXT, body TEXT NOT NULL, "
-    "PRIMARY KEY (day, profile_id, at, message_id)",
-    "event_days": "day BIGINT NOT NULL PRIMARY KEY",
+    "PRIMARY KEY (part, profile_id, at, message_id)",
+    "event_parts": "part BIGINT NOT NULL PRIMARY KEY",
     # Older events than `events_since` are not shown, and taken out when their day is over.
     "held": "facts TEXT NOT NULL, events_since BIGINT NOT NULL",
 }
-CLUSTERED = frozenset({"profiles", "trait_changes", "identifiers", "parents", "links", "events"})
+CLUSTERED = frozenset(
+    {"profiles", "trait_changes", "folded", "identifiers", "parents", "links", "events"}
+)
 """Tables that SQLite keeps in their key's tree: one page for a row that is looked up."""
 DAY = 86_400_000_000
 """Microseconds in a day of `events`."""
 LATER = 9_999_999
 """The day of events that lie in the future."""
-OF_ANY_DAY = "day IN (SELECT day FROM event_days)"
+OF_ANY_PART = "part IN (SELECT part FROM event_parts)"
 """With it, the key of `events` finds a profile's rows."""
+OF_ANY_LANE = f"lane IN ({', '.join(map(str, range(LANES)))})"
+"""With it, the key of `trait_changes` does."""
 
 STAGED: Mapping[str, str] = {
     "new_profiles": "profile_id TEXT, collection TEXT, created_at BIGINT, first_message_id TEXT, "
@@ -51,12 +63,23 @@ STAGED: Mapping[str, str] = {
     "new_parents": "child_id TEXT, profile_id TEXT",
     "new_identifiers": "type TEXT, value TEXT, collection TEXT, profile_id TEXT",
     "whole": "profile_id TEXT",
-    "new_traits": "profile_id TEXT, body TEXT",
-    "new_trait_changes": "profile_id TEXT, refresh_id BIGINT, body TEXT",
+    "new_folded": "profile_id TEXT, through BIGINT",
+    "new_traits": "profile_id TEXT, body TEXT, through BIGINT",
+    "new_trait_changes": "lane BIGINT, profile_id TEXT, refresh_id BIGINT, body TEXT",
     "new_links": "profile_id TEXT, to_profile_id TEXT, to_collection TEXT",
-    "new_events": "day BIGINT, profile_id TEXT, at BIGINT, message_id TEXT, event TEXT, body TEXT",
-    "new_event_days": "day BIGINT",
+    "new_events": "part BIGINT, profile_id TEXT, at BIGINT, message_id TEXT, event TEXT, body TEXT",
+    "new_event_parts": "part BIGINT",
 }
+
+
+def lane_of(refresh_id: int) -> int:
+    """Where a refresh's rows go."""
+    return refresh_id % LANES
+
+
+def part_of(day: str, lane: int) -> str:
+    """SQL for the part of `events` of a day since 1970."""
+    return f"(({day}) * {LANES} + {int(lane)})"
 
 
 def _joined(first: str, second: str) -> str:
@@ -81,7 +104,7 @@ def _later(row: str) -> str:
 
 TAKEN: Mapping[str, tuple[str, str]] = {
     "new_events": ("events", "ON CONFLICT DO NOTHING"),
-    "new_event_days": ("event_days", "ON CONFLICT DO NOTHING"),
+    "new_event_parts": ("event_parts", "ON CONFLICT DO NOTHING"),
     "new_identifiers": ("identifiers", "ON CONFLICT DO NOTHING"),
     "new_profiles": (
         "profiles",
@@ -112,8 +135,8 @@ Step = tuple[Sequence[str], Sequence[str]]
 """Tables of `STAGED`, and what is run when these and those of earlier steps are filled."""
 
 MESSAGES: Step = (
-    ("new_events", "new_event_days"),
-    (_take("new_events"), _take("new_event_days")),
+    ("new_events", "new_event_parts"),
+    (_take("new_events"), _take("new_event_parts")),
 )
 """The first step of a change: which profiles are touched need not be known for it."""
 
@@ -136,15 +159,16 @@ GRAPH: Sequence[Step] = (
             "FROM new_parents n JOIN profiles p ON p.profile_id = n.child_id "
             "WHERE p.external_ids <> '[]' GROUP BY n.profile_id) AS n "
             "WHERE profiles.profile_id = n.profile_id",
-            "INSERT INTO events SELECT e.day, n.profile_id, e.at, e.message_id, e.event, e.body "
+            "INSERT INTO events SELECT e.part, n.profile_id, e.at, e.message_id, e.event, e.body "
             "FROM new_parents n CROSS JOIN events e WHERE e.profile_id = n.child_id "
-            f"AND e.{OF_ANY_DAY} ON CONFLICT DO NOTHING",
-            f"DELETE FROM events WHERE profile_id IN {_CHILDREN} AND {OF_ANY_DAY}",
+            f"AND e.{OF_ANY_PART} ON CONFLICT DO NOTHING",
+            f"DELETE FROM events WHERE profile_id IN {_CHILDREN} AND {OF_ANY_PART}",
+            f"DELETE FROM trait_changes WHERE profile_id IN {_CHILDREN} AND {OF_ANY_LANE}",
             "DELETE FROM links WHERE profile_id IN (SELECT to_profile_id FROM links "
             f"WHERE profile_id IN {_CHILDREN}) AND to_profile_id IN {_CHILDREN}",
             *(
                 f"DELETE FROM {table} WHERE profile_id IN {_CHILDREN}"
-                for table in ("links", "profiles", "traits", "trait_changes")
+                for table in ("links", "profiles", "traits")
             ),
             "INSERT INTO parents SELECT child_id, profile_id FROM new_parents WHERE true "
             "ON CONFLICT (child_id) DO UPDATE SET profile_id = excluded.profile_id",
@@ -158,15 +182,26 @@ CHANGED: Step = (("new_trait_changes",), (_take("new_trait_changes"),))
 """Then values: whose changed need not be known before."""
 WHOLE: Sequence[Step] = (
     (
-        ("whole",),
-        tuple(
-            f"DELETE FROM {table} WHERE profile_id IN (SELECT profile_id FROM whole)"
-            for table in ("traits", "trait_changes")
+        ("whole", "new_folded"),
+        (
+            "DELETE FROM traits WHERE profile_id IN (SELECT profile_id FROM whole "
+            "UNION ALL SELECT profile_id FROM new_folded)",
+            "DELETE FROM trait_changes WHERE profile_id IN (SELECT profile_id FROM whole) "
+            f"AND {OF_ANY_LANE}",
+            "INSERT INTO folded SELECT profile_id, through FROM new_folded",
         ),
     ),
     (("new_traits",), (_take("new_traits"),)),
 )
 """The last steps, of other profiles: the engine takes longest for what is written whole."""
-PRUNE = tuple(f"DELETE FROM {table} WHERE day < :day" for table in ("events", "event_days"))
+PRUNE = tuple(f"DELETE FROM {table} WHERE part < :part" for table in ("events", "event_parts"))
+CLEAN = (
+    "DELETE FROM trait_changes WHERE lane = :lane AND profile_id IN (SELECT profile_id FROM folded)"
+    " AND refresh_id <= (SELECT max(f.through) FROM folded f "
+    "WHERE f.profile_id = trait_changes.profile_id)"
+)
+"""Of a lane that was written: its rows that are shown no more."""
+CLEANED = "DELETE FROM folded WHERE through <= :through"
+"""When that was done with every lane since."""
 COUNTED = ("profiles", "identifiers")
 """Tables whose rows are as many as the graph's."""

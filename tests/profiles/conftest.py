@@ -10,7 +10,7 @@ import pytest
 from personas_dagster import spaces
 from personas_dagster.profiles.reading import added_up
 from personas_dagster.profiles.store import ProfileStore, open_store
-from personas_dagster.profiles.tables import DAY
+from personas_dagster.profiles.tables import DAY, LANES
 from personas_dagster.state import State
 from tests.conftest import postgres_database
 from tests.place import SPACE, Place
@@ -57,7 +57,7 @@ def dump(store: ProfileStore) -> dict[str, list[tuple[object, ...]]]:
         "parents": "*",
         "links": "*",
         "events": "profile_id, at, message_id, event, body",
-        "event_days": "day",
+        "event_parts": "part",
     }
     rows = {
         table: sorted(
@@ -72,8 +72,9 @@ def dump(store: ProfileStore) -> dict[str, list[tuple[object, ...]]]:
     ((since,),) = store.rows("SELECT events_since FROM held", {})
     assert all(row[1] >= since - DAY for row in rows["events"])
     rows["events"] = [row for row in rows["events"] if int(str(row[1])) >= since]
-    used = {row[0] for row in store.rows("SELECT DISTINCT day FROM events", {})}
-    rows["event_days"] = [row for row in rows["event_days"] if row[0] in used]
+    used = {row[0] for row in store.rows("SELECT DISTINCT part FROM events", {})}
+    days = {row[0] // LANES for row in rows.pop("event_parts") if row[0] in used}
+    rows["event_days"] = [(day,) for day in sorted(days)]
     return rows | {"traits": traits(store)}
 
 
@@ -82,7 +83,9 @@ def traits(store: ProfileStore) -> list[tuple[object, ...]]:
     bodies: dict[str, list[str]] = {}
     query = (
         "SELECT profile_id, 0 AS refresh_id, body FROM traits "
-        "UNION ALL SELECT profile_id, refresh_id, body FROM trait_changes ORDER BY 1, 2"
+        "UNION ALL SELECT c.profile_id, c.refresh_id, c.body FROM trait_changes c "
+        "LEFT JOIN traits t ON t.profile_id = c.profile_id "
+        "WHERE c.refresh_id > coalesce(t.through, 0) ORDER BY 1, 2"
     )
     for profile_id, _, body in store.rows(query, {}):
         bodies.setdefault(profile_id, []).append(body)

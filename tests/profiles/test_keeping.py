@@ -143,9 +143,29 @@ def test_changes_become_one_row_again(shop: Place, monkeypatch: pytest.MonkeyPat
     assert len(row("trait_changes")) == 2
     monkeypatch.setattr(touched, "OFTEN", 1)
     keep(4, None)
-    assert row("trait_changes") == []
-    ((_, body),) = row("traits")
+    ((_, body, through),) = row("traits")
     assert [(one[0], one[2]) for one in msgspec.json.decode(body)] == [("n", 1.5)]
+    assert through == shop.space.last_refresh()["refresh_id"]
+    assert len(row("trait_changes")) == 2  # shown no more, until each one's lane is written
+    for number in range(tables.LANES - 1):
+        assert len(row("folded")) == 1
+        assert b"Ulm" not in dict(dump(shop.space.profiles)["traits"]).values()
+        shop.refresh(as_of=day(5 + number))
+        refresh.keep_profiles(shop.space)
+    assert (row("trait_changes"), row("folded")) == ([], [])
+
+
+def test_values_that_went_do_not_come_back(shop: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What became one row and left nothing is not read from the rows that are there still."""
+    refresh.keep_profiles(shop.refresh(identify(1, userId="u2"), as_of=day(1.5)))
+    for number, (city, often) in enumerate([("Ulm", 10**12), (None, 1)], 2):
+        monkeypatch.setattr(touched, "OFTEN", often)
+        said = identify(number, userId="u1", traits={"city": city})
+        refresh.keep_profiles(shop.refresh(said, as_of=day(number + 0.5)))
+    store = shop.space.profiles
+    assert store.rows("SELECT count(*) FROM trait_changes", {})[0][0] == 1
+    found = reading.traits(store, reading.Wanted("users", "user_id:u1"))
+    assert found is not None and found[1] == []
 
 
 def test_a_merged_profile_is_found_by_what_it_was_known_by(shop: Place) -> None:
@@ -181,8 +201,8 @@ def test_events_fall_out_after_14_days(shop: Place) -> None:
         space = shop.refresh(as_of=day(as_of))
         refresh.keep_profiles(space)
         assert len(shown(space.profiles, "u1")) == left, as_of
-        for table in ("events", "event_days"):  # whole days are taken out
-            there = space.profiles.rows(f"SELECT day FROM {table}", {})
+        for table in ("events", "event_parts"):  # whole days are taken out
+            there = space.profiles.rows(f"SELECT part FROM {table}", {})
             assert len(there) == stored, (table, as_of)
 
 

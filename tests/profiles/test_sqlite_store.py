@@ -65,7 +65,7 @@ def test_what_a_change_wrote_is_moved_beside_the_next_one(tmp_path: Path) -> Non
 
     def change(number: int) -> int:
         with ours.change() as changing:
-            changing.run(f"INSERT INTO event_days VALUES ({number})")
+            changing.run(f"INSERT INTO event_parts VALUES ({number})")
         return journal.stat().st_size
 
     def get_ready() -> None:
@@ -81,10 +81,10 @@ def test_what_a_change_wrote_is_moved_beside_the_next_one(tmp_path: Path) -> Non
     get_ready()
     assert not journal.exists()
     assert change(3) == written
-    assert len(ours.rows("SELECT day FROM event_days", {})) == 3
+    assert len(ours.rows("SELECT part FROM event_parts", {})) == 3
     get_ready()
     assert change(4) == written  # somebody reads on, and the journal begins anew all the same
-    assert len(ours.rows("SELECT day FROM event_days", {})) == 4
+    assert len(ours.rows("SELECT part FROM event_parts", {})) == 4
 
 
 class Written:
