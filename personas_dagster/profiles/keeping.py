@@ -294,7 +294,7 @@ def _write(
     first = max(held.refresh_id, published.refresh_id - tables.LANES)
     for refresh_id in range(first + 1, published.refresh_id + 1):
         behind.run(tables.CLEAN, {"lane": tables.lane_of(refresh_id)})
-    behind.run(tables.CLEANED, {"through": published.refresh_id - tables.LANES + 1})
+    behind.run(tables.CLEANED, {"through": published.refresh_id - tables.LANES})
     return counts
 
 

@@ -188,7 +188,8 @@ WHOLE: Sequence[Step] = (
             "UNION ALL SELECT profile_id FROM new_folded)",
             "DELETE FROM trait_changes WHERE profile_id IN (SELECT profile_id FROM whole) "
             f"AND {OF_ANY_LANE}",
-            "INSERT INTO folded SELECT profile_id, through FROM new_folded",
+            "INSERT INTO folded SELECT profile_id, through FROM new_folded WHERE true "
+            "ON CONFLICT DO NOTHING",
         ),
     ),
     (("new_traits",), (_take("new_traits"),)),
