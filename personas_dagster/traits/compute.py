@@ -39,7 +39,7 @@ from personas_dagster.traits.world import (
     prepare_world,
 )
 
-_BATCH = 10  # audiences that are compared with what is stored at once, of all profiles
+_PAIRS = 64_000_000  # audiences, or traits, times profiles that are looked at together
 _VALUES = 100_000_000  # traits times profiles that are compared at once: slices of the profiles
 _BEFORE = """
 CREATE OR REPLACE TEMP TABLE trait_before AS
@@ -154,7 +154,7 @@ class _Pass:
     def audiences_of(self, definitions: Sequence[Definition]) -> None:
         """Record the members who came and went."""
         audiences = _audiences(definitions)
-        for keys in _batches(audiences, len(audiences) if self.base else _BATCH):
+        for keys in self._batches(audiences):
             self._audiences(keys)
 
     def traits_of(self, definitions: Sequence[Definition]) -> Iterator[None]:
@@ -193,8 +193,16 @@ class _Pass:
         )
         return _counts(self.session, "SELECT key, count(*) AS n FROM trait_now GROUP BY key")
 
+    def _batches(self, keys: list[str]) -> Iterator[list[str]]:
+        """As many at once as their profiles allow: each batch reads all that is stored."""
+        size = len(keys)
+        if not self.base:
+            size = _PAIRS // max(1, scalar(self.session, "SELECT count(*) FROM profiles"))
+        for start in range(0, len(keys), max(1, size)):
+            yield keys[start : start + max(1, size)]
+
     def _spread(self, values: str, traits: list[str]) -> None:
-        for keys in _batches(traits, len(traits) if self.base else _BATCH):
+        for keys in self._batches(traits):
             query = _DISTRIBUTION.format(values=values, keys=_among("key", keys))
             for row in self.session.fetch(query).to_pylist():
                 self.found.distributions.setdefault(row.pop("key"), []).append(row)
@@ -341,11 +349,6 @@ def _values(keys: Sequence[str], as_of: dt.datetime, some: str) -> exp.Expr:
 
 def _among(name: str, values: Sequence[str]) -> str:
     return sql.one_of(name, values).sql(dialect="duckdb")
-
-
-def _batches(keys: list[str], size: int) -> Iterator[list[str]]:
-    for start in range(0, len(keys), max(1, size)):
-        yield keys[start : start + size]
 
 
 def _counts(session: Session, query: exp.Expr | str) -> dict[str, int]:

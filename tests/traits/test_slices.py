@@ -44,6 +44,7 @@ def test_each_profile_is_in_one_slice(ids: list[str], rows: int, most: int) -> N
 def test_first_refresh_in_slices(life: Days, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same values and members as all at once, and as many."""
     monkeypatch.setattr(compute, "_VALUES", 20)
+    monkeypatch.setattr(compute, "_PAIRS", 1)
     computed = life.live(80, 1)
     space = life.place.space
     assert stored(space) == anew(space, life.now.replace(minute=0))
