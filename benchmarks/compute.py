@@ -216,7 +216,7 @@ def show(results: list[dict[str, Any]]) -> None:
             *(f"{row['processor_seconds']:.2f}", f"{row['seconds'] / row['messages'] * 1e6:.2f}"),
             *(f"{share:.2f}", f"{row['peak_mib']:,}"),
         )
-    Console().print(table)
+    Console(width=max(100, Console().width)).print(table)
     for name, meaning in MEANINGS.items():
         if any(row["way"] == name for row in results):
             Console().print(f"{name}: {meaning}", style="dim", highlight=False)

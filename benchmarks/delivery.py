@@ -211,7 +211,7 @@ def show(members: int, results: list[dict[str, Any]]) -> None:
             *(f"{row['processor_seconds']:.2f}", rate, f"{row['peak_mib']:,}"),
             ", ".join(f"{one:,}" for one in row["sending_mib"]),
         )
-    Console().print(table)
+    Console(width=max(100, Console().width)).print(table)
 
 
 def main() -> None:

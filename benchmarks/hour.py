@@ -105,7 +105,7 @@ def show(results: list[dict[str, Any]]) -> None:
             *(f"{row['messages']:,}", row["step"], f"{row['seconds']:.2f}"),
             *(f"{row['processor_seconds']:.2f}", f"{row['peak_mib']:,}", f"{changed:,}"),
         )
-    Console().print(table)
+    Console(width=max(100, Console().width)).print(table)
 
 
 def main() -> None:

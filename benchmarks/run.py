@@ -117,7 +117,7 @@ def show(results: list[dict[str, Any]]) -> None:
             rate = f"{count / row['seconds']:,.0f}" if row["seconds"] >= 0.01 else ""
             table.add_row(row["stage"], f"{row['seconds']:.2f}", rate, f"{row['peak_mib']:,}")
         table.add_row("all", f"{total:.2f}", f"{count / total:,.0f}", "")
-        Console().print(table)
+        Console(width=max(100, Console().width)).print(table)
 
 
 def main() -> None:
