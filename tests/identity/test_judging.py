@@ -147,3 +147,14 @@ def test_our_files_hide_no_modules_of_python(
     (tmp_path / "queue.py").write_text("raise RuntimeError('not the queue')")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert judge(1, CLEAN).passed
+
+
+@pytest.mark.slow
+def test_statistics_are_read_when_something_of_them_is_asked_for() -> None:
+    program = (
+        "import sys; from personas_dagster.identity.suite import load; load(); "
+        "print('scipy.stats._stats_py' in sys.modules); "
+        "from scipy import stats; print(stats.norm.cdf(0))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.stdout.split(), ended.returncode) == (["False", "0.5"], 0), ended.stderr
