@@ -102,7 +102,7 @@ def expect(session: Session, store: ProfileStore, *, refresh_id: int) -> None:
         return
     session.view("expected_events", "events", after_load=held.event_load)
     session.view("expected_identifiers", "identifiers", after_load=held.graph_load)
-    part = tables.part_of(f"epoch_us(timestamp) // {tables.DAY}", tables.lane_of(refresh_id))
+    part = tables.part_of(f"epoch_us(timestamp) // {tables.DAY}", refresh_id)
     loads = {"events": held.event_load, "graph": held.graph_load, "part": part}
     for table, query in _EXPECTED.items():
         for rows_of in session.stream(query.format(**loads)):
@@ -187,7 +187,7 @@ def _copy_all(
         since=since,
         as_of=published.as_of,
         after_load=0,
-        lane=tables.lane_of(published.refresh_id),
+        refresh_id=published.refresh_id,
     )
     counts["events"] = behind.copy("events", events)
     behind.copy("event_parts", session.stream(rows.PARTS_OF_EVENTS))
@@ -265,7 +265,7 @@ def _write(
                 since=since,
                 as_of=published.as_of,
                 after_load=held.event_load,
-                lane=tables.lane_of(published.refresh_id),
+                refresh_id=published.refresh_id,
             )
         elif table == "new_event_parts":
             yield session.stream(rows.PARTS_OF_EVENTS)
@@ -282,7 +282,7 @@ def _write(
 
     take(tables.MESSAGES)
     for statement in tables.PRUNE:
-        behind.run(statement, {"part": _micros(since) // tables.DAY * tables.LANES})
+        behind.run(statement, {"part": tables.first_part(_micros(since))})
     find_touched(session, held)
     for step in tables.GRAPH:
         take(step)

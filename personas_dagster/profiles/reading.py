@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -60,13 +60,11 @@ _LINKS = (
     "LEFT JOIN profiles t ON t.profile_id = l.to_profile_id "
     "ORDER BY l.to_profile_id LIMIT :limit"
 )
-# Grouped: a message that came once more after `dedupe_days` lies in another part.
 _EVENTS = (
-    f"SELECT w.profile_id, {_AS_OF}, e.at, e.message_id, e.event, min(e.body) FROM ({{who}}) w "
+    f"SELECT w.profile_id, {_AS_OF}, e.at, e.message_id, e.event, e.body FROM ({{who}}) w "
     f"LEFT JOIN events e ON e.profile_id = w.profile_id AND e.{OF_ANY_PART} "
     "AND e.at >= (SELECT events_since FROM held) "
     "AND e.at >= :start AND e.at < :end {more} "
-    "GROUP BY w.profile_id, e.at, e.message_id, e.event "
     "ORDER BY e.at {sort}, e.message_id {sort} "
     "LIMIT :limit"
 )
@@ -247,7 +245,30 @@ def links(
 def events(
     store: ProfileStore, wanted: Wanted, asked: EventsWanted
 ) -> tuple[Found, list[Event]] | None:
-    """Events, of which the store keeps 14 days."""
+    """Events, of which the store keeps 14 days.
+
+    A message that came once more after `dedupe_days` may lie in another part: it is shown once.
+    """
+    found: Found | None = None
+    shown: dict[tuple[int, str], Event] = {}
+    while True:
+        left = asked.limit - len(shown)
+        page = _page(
+            store, wanted, replace(asked, limit=left, after=next(reversed(shown), asked.after))
+        )
+        if page is None:
+            return None
+        found = found or page[0]
+        for one in page[1]:
+            shown.setdefault((one.at, one.message_id), one)
+        if len(page[1]) < left or len(shown) == asked.limit:
+            return found, list(shown.values())
+
+
+def _page(
+    store: ProfileStore, wanted: Wanted, asked: EventsWanted
+) -> tuple[Found, list[Event]] | None:
+    """Up to `limit` rows of events, twice where the same message lies in two parts."""
     more, parameters = [], dict[str, Any](limit=asked.limit)
     if asked.after:
         more.append(f"AND (e.at, e.message_id) {'>' if asked.ascending else '<'} (:at, :message)")

@@ -238,13 +238,13 @@ def events(
     since: dt.datetime,
     as_of: dt.datetime,
     after_load: int,
-    lane: int,
+    refresh_id: int,
 ) -> pa.RecordBatchReader:
-    """Events of profiles since an instant, of loads after one, for a lane of the store.
+    """Events of profiles since an instant, of loads after one, which a refresh brings.
 
     Those of more than a day after `as_of` share the day `tables.LATER`: clocks go wrong by years.
     """
-    recent = _RECENT.format(part=part_of(_DAY_OF, lane))
+    recent = _RECENT.format(part=part_of(_DAY_OF, refresh_id))
     session.run(recent, [since, after_load, as_of + dt.timedelta(days=1)])
     dates = session.fetch(_RECENT_DATES).to_pylist()[0]
     days = dates["first"] or since.date(), dates["last"] or since.date()

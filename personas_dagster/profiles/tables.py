@@ -13,8 +13,10 @@ FORMAT = 5
 """Raised when the tables or bodies change: a store of another format is made again."""
 
 LANES = 12
-"""What refreshes add goes to so many places in turn: rows of one lie together there, and a change
-stays among few pages. Who reads a profile looks at each of them."""
+"""What refreshes change of traits goes to so many places in turn: rows of one lie together there,
+and a change stays among few pages. Who reads a profile looks at each of them."""
+EVENT_LANES = 4
+"""The same of a day's events: who reads them looks at those of each day."""
 
 TABLES: Mapping[str, str] = {
     "profiles": "profile_id TEXT NOT NULL PRIMARY KEY, collection TEXT NOT NULL, "
@@ -34,7 +36,7 @@ TABLES: Mapping[str, str] = {
     "parents": "child_id TEXT NOT NULL PRIMARY KEY, profile_id TEXT NOT NULL",
     "links": "profile_id TEXT NOT NULL, to_profile_id TEXT NOT NULL, "
     "to_collection TEXT NOT NULL, PRIMARY KEY (profile_id, to_profile_id)",
-    # By whole days since 1970 first, and the lane (`part_of`): what comes in goes to few pages.
+    # By whole days since 1970 first (`part_of`): what comes in goes to few pages.
     "events": "part BIGINT NOT NULL, profile_id TEXT NOT NULL, at BIGINT NOT NULL, "
     "message_id TEXT NOT NULL, event TEXT, body TEXT NOT NULL, "
     "PRIMARY KEY (part, profile_id, at, message_id)",
@@ -77,9 +79,14 @@ def lane_of(refresh_id: int) -> int:
     return refresh_id % LANES
 
 
-def part_of(day: str, lane: int) -> str:
-    """SQL for the part of `events` of a day since 1970."""
-    return f"(({day}) * {LANES} + {int(lane)})"
+def part_of(day: str, refresh_id: int) -> str:
+    """SQL for where a refresh's events of a day since 1970 go."""
+    return f"(({day}) * {EVENT_LANES} + {int(refresh_id) % EVENT_LANES})"
+
+
+def first_part(micros: int) -> int:
+    """The first part of the day in which an instant lies."""
+    return micros // DAY * EVENT_LANES
 
 
 def _joined(first: str, second: str) -> str:

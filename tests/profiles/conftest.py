@@ -10,7 +10,7 @@ import pytest
 from personas_dagster import spaces
 from personas_dagster.profiles.reading import added_up
 from personas_dagster.profiles.store import ProfileStore, open_store
-from personas_dagster.profiles.tables import DAY, LANES
+from personas_dagster.profiles.tables import DAY, EVENT_LANES
 from personas_dagster.state import State
 from tests.conftest import postgres_database
 from tests.place import SPACE, Place
@@ -73,7 +73,9 @@ def dump(store: ProfileStore) -> dict[str, list[tuple[object, ...]]]:
     assert all(row[1] >= since - DAY for row in rows["events"])
     rows["events"] = [row for row in rows["events"] if int(str(row[1])) >= since]
     used = {row[0] for row in store.rows("SELECT DISTINCT part FROM events", {})}
-    days = {row[0] // LANES for row in rows.pop("event_parts") if row[0] in used}
+    parts = {row[0] for row in rows.pop("event_parts")}
+    assert used <= parts
+    days = {part // EVENT_LANES for part in used}
     rows["event_days"] = [(day,) for day in sorted(days)]
     return rows | {"traits": traits(store)}
 

@@ -35,10 +35,12 @@ def test_what_is_read_ahead_is_what_is_written(place: Place) -> None:
 def test_what_a_change_will_write_is_expected(place: Place) -> None:
     """Told while all else is computed, and then not once more."""
     told: list[tuple[str, set[object]]] = []
+    places: dict[str, set[object]] = {}
 
     class Told(ahead.Ahead):
         def read(self, table: str, rows: pa.RecordBatch) -> None:
             told.append((table, set(rows.column(rows.num_columns - 1).to_pylist())))
+            places[table] = set(rows.column(0).to_pylist())
             super().read(table, rows)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -53,8 +55,22 @@ def test_what_a_change_will_write_is_expected(place: Place) -> None:
         assert told == [
             ("new_events", new), ("new_profiles", new), ("new_identifiers", {"users"})
         ]  # fmt: skip
+        expected = places["new_events"]
         refresh.keep_profiles(space)
+    assert [tuple(expected)] == space.profiles.rows("SELECT DISTINCT part FROM events", {})
     assert not {table for table, _ in told[:3]} & {table for table, _ in told[3:]}
+
+
+def test_each_refresh_moves_what_the_one_before_wrote(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else does: a journal that nobody moves grows for good."""
+    asked: list[bool] = []
+    monkeypatch.setattr(SqliteStore, "get_ready", lambda _: asked.append(True))
+    place.refresh(identify(1, userId="u1"), as_of=day(2))
+    assert asked == [True]
+    place.refresh(as_of=day(3))  # without messages too
+    assert asked == [True, True]
 
 
 def test_what_a_change_wrote_is_moved_beside_the_next_one(tmp_path: Path) -> None:
